@@ -1,0 +1,22 @@
+"""What Django is told of this app."""
+
+from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
+
+
+class SessionsAppConfig(AppConfig):
+    """The domain: sessions, their messages, and the queues between them."""
+
+    name = "sessions_app"
+    verbose_name = "WhatsApp"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from sessions_app import checks  # noqa: F401
+
+
+class SessionsAdminConfig(AdminConfig):
+    """Django's admin with our own front page."""
+
+    default_site = "sessions_app.admin.site.WaqueueAdminSite"

@@ -1,0 +1,66 @@
+"""The rows of waqueue. One file per aggregate; PostgreSQL is the truth."""
+
+from sessions_app.models.api_key import ApiKey, Scope
+from sessions_app.models.attempt import TOKEN_SEQUENCE, Attempt, InFlight, Outcome
+from sessions_app.models.audit import AuditEntry
+from sessions_app.models.deployment import Deployment
+from sessions_app.models.event import Event, EventKind
+from sessions_app.models.idempotency import IdempotencyKey
+from sessions_app.models.loopback import LoopbackEntry
+from sessions_app.models.message import (
+    ACCEPTED,
+    FINAL,
+    OPEN,
+    UNSENT,
+    Message,
+    MessageType,
+    Priority,
+    Status,
+    new_id,
+)
+from sessions_app.models.session import (
+    PROBED_HOLDS,
+    DesiredState,
+    Hold,
+    ObservedState,
+    OnUncertain,
+    RecipientPace,
+    Session,
+    SessionCounter,
+    SessionDispatch,
+)
+from sessions_app.models.worker import Worker
+
+__all__ = [
+    "ACCEPTED",
+    "FINAL",
+    "OPEN",
+    "PROBED_HOLDS",
+    "TOKEN_SEQUENCE",
+    "UNSENT",
+    "ApiKey",
+    "Attempt",
+    "AuditEntry",
+    "Deployment",
+    "DesiredState",
+    "Event",
+    "EventKind",
+    "Hold",
+    "IdempotencyKey",
+    "InFlight",
+    "LoopbackEntry",
+    "Message",
+    "MessageType",
+    "ObservedState",
+    "OnUncertain",
+    "Outcome",
+    "Priority",
+    "RecipientPace",
+    "Scope",
+    "Session",
+    "SessionCounter",
+    "SessionDispatch",
+    "Status",
+    "Worker",
+    "new_id",
+]

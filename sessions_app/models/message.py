@@ -1,0 +1,159 @@
+"""Message: one outbound message that we promised to send."""
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from uuid6 import uuid7
+
+from sessions_app.models.session import Session
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7: ids sort by the time they were made."""
+    return uuid.UUID(int=uuid7().int)
+
+
+class MessageType(models.TextChoices):
+    TEXT = "text", _("text")
+    IMAGE = "image", _("image")
+    DOCUMENT = "document", _("document")
+    TEMPLATE = "template", _("template")
+
+
+class Priority(models.IntegerChoices):
+    """Sorted upwards: high goes before normal."""
+
+    HIGH = 0, _("high")
+    NORMAL = 1, _("normal")
+
+
+class Status(models.TextChoices):
+    SCHEDULED = "scheduled", _("scheduled")
+    QUEUED = "queued", _("queued")
+    SENDING = "sending", _("sending")
+    SENT = "sent", _("sent")
+    DELIVERED = "delivered", _("delivered")
+    READ = "read", _("read")
+    FAILED = "failed", _("failed")
+    UNCERTAIN = "uncertain", _("uncertain")
+    CANCELLED = "cancelled", _("cancelled")
+    EXPIRED = "expired", _("expired")
+    ORPHANED = "orphaned", _("orphaned")
+
+
+# Open: they stand in the session's line, and what is behind them waits.
+OPEN = (Status.QUEUED, Status.SENDING)
+# Unsent: deleting the session has to say what becomes of them.
+UNSENT = (Status.SCHEDULED, Status.QUEUED, Status.SENDING)
+# Accepted: the engine gave an id for them.
+ACCEPTED = (Status.SENT, Status.DELIVERED, Status.READ)
+# Final: nothing more is done unless a person asks.
+FINAL = (*ACCEPTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    def open(self) -> "MessageQuerySet":
+        """Those that stand in a line, in any session."""
+        return self.filter(status__in=OPEN)
+
+    def in_order(self) -> "MessageQuerySet":
+        """As their session sends them."""
+        return self.order_by("session_id", "priority", "seq")
+
+    def needing_a_person(self) -> "MessageQuerySet":
+        """Those that nobody but a person can settle."""
+        return self.filter(status=Status.UNCERTAIN)
+
+
+class Message(models.Model):
+    """One outbound message. Its place in the line is (`priority`, `seq`) and is kept through every retry.
+
+    Transitions are conditional UPDATEs that count rows: those of sending are in `sessions_app.worker`, those of people
+    in `sessions_app.services.messages`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="messages", verbose_name=_("session"))
+    # E.164 with a plus where the number has a country code, else the digits alone.
+    recipient = models.CharField(_("to"), max_length=16)
+    type = models.CharField(_("type"), max_length=10, choices=MessageType.choices, default=MessageType.TEXT)
+    text = models.TextField(_("text"), blank=True, default="")
+    media_url = models.CharField(_("file address"), max_length=2000, blank=True, default="")
+    filename = models.CharField(_("file name"), max_length=255, blank=True, default="")
+    caption = models.TextField(_("caption"), blank=True, default="")
+    template = models.JSONField(_("template"), null=True, blank=True)
+
+    priority = models.SmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
+    seq = models.BigIntegerField(_("place"))
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    max_attempts = models.PositiveSmallIntegerField(_("attempts at most"), default=5)
+    # How often it was handed over again although the engine may have had it: by policy or by a person.
+    resends = models.PositiveSmallIntegerField(_("resent"), default=0)
+    # The token of the newest attempt: only its outcome may change the message.
+    token = models.BigIntegerField(null=True, blank=True, editable=False)
+    next_attempt_at = models.DateTimeField(_("not before"), null=True, blank=True)
+    scheduled_at = models.DateTimeField(_("scheduled for"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+
+    provider_id = models.CharField(_("engine's id"), max_length=200, blank=True, default="")
+    error_class = models.CharField(_("error class"), max_length=20, blank=True, default="")
+    error_code = models.CharField(_("error code"), max_length=100, blank=True, default="")
+    error_detail = models.CharField(_("error"), max_length=1000, blank=True, default="")
+
+    client_ref = models.CharField(_("client reference"), max_length=200, blank=True, default="")
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    batch_id = models.UUIDField(_("batch"), null=True, blank=True)
+
+    created_at = models.DateTimeField(_("created"))
+    queued_at = models.DateTimeField(_("queued"), null=True, blank=True)
+    sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
+    delivered_at = models.DateTimeField(_("delivered"), null=True, blank=True)
+    read_at = models.DateTimeField(_("read"), null=True, blank=True)
+    failed_at = models.DateTimeField(_("failed"), null=True, blank=True)
+
+    objects = MessageQuerySet.as_manager()
+
+    class Meta:
+        db_table = "wa_message"
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        permissions = [
+            ("view_message_content", _("Can read recipients and contents")),
+            ("operate_message", _("Can retry, cancel and resolve messages")),
+        ]
+        constraints = [
+            # Two messages never hold one place.
+            models.UniqueConstraint(fields=["session", "seq"], name="wa_message_place_once"),
+        ]
+        indexes = [
+            # The fence: the first open message of a session.
+            models.Index(fields=["session", "priority", "seq"], condition=Q(status__in=OPEN), name="wa_message_line"),
+            # Promotion: what was scheduled and has come due.
+            models.Index(fields=["scheduled_at"], condition=Q(status=Status.SCHEDULED), name="wa_message_scheduled"),
+            # The worklist and the lists of what needs a person.
+            models.Index(
+                fields=["status", "id"],
+                condition=Q(status__in=[Status.UNCERTAIN, Status.FAILED, Status.ORPHANED]),
+                name="wa_message_attention",
+            ),
+            # Lists, newest first: ids sort by time.
+            models.Index(fields=["session", "-id"], name="wa_message_of_session"),
+            models.Index(fields=["recipient", "-id"], name="wa_message_to"),
+            models.Index(fields=["client_ref"], condition=~Q(client_ref=""), name="wa_message_client_ref"),
+            models.Index(fields=["batch_id", "id"], condition=Q(batch_id__isnull=False), name="wa_message_batch"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def content(self) -> dict[str, Any]:
+        """What is sent, as plain JSON: what a transport gets, and what an orphan can be read from."""
+        filled: dict[str, Any] = {"to": self.recipient, "type": self.type}
+        for name in ("text", "media_url", "filename", "caption", "template", "client_ref"):
+            if value := getattr(self, name):
+                filled[name] = value
+        return filled

@@ -1,0 +1,75 @@
+"""The Redis clients. The web's fails fast, since its rows are safe already; the worker's is patient."""
+
+from functools import cache
+from typing import Any
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from sessions_app.exceptions import OtherDeployment, QueueUnavailable
+from sessions_app.models import Deployment
+from sessions_app.queues.scripts import Script
+
+# An answer to a client of the API must not wait for Redis: 202 within 300 ms, whatever state Redis is in.
+_WEB_TIMEOUT_SECONDS = 0.1
+# No script of ours runs for longer than milliseconds; a worker that hears nothing for so long reconnects.
+_WORKER_TIMEOUT_SECONDS = 5.0
+
+
+@cache
+def web_client() -> redis.Redis:
+    """The client of web processes and commands: one short try, no retry."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=_WEB_TIMEOUT_SECONDS,
+        socket_connect_timeout=_WEB_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+@cache
+def upkeep_client() -> redis.Redis:
+    """The client of rebuilds and reconciliation: as patient as the worker's."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=_WORKER_TIMEOUT_SECONDS,
+        socket_connect_timeout=_WORKER_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+def worker_client() -> "redis.asyncio.Redis":
+    """A client of the worker's loop. The loop itself waits and tries again."""
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=_WORKER_TIMEOUT_SECONDS,
+        socket_connect_timeout=_WORKER_TIMEOUT_SECONDS,
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+@cache
+def deployment_id() -> str:
+    """Whose database this is: compared with what stands in Redis before anything there is touched."""
+    return str(Deployment.current().id)
+
+
+def run(client: redis.Redis, script: Script, keys: list[str], args: list[Any]) -> Any:
+    """Run `script`; raise QueueUnavailable when Redis cannot, OtherDeployment when it belongs to somebody else."""
+    try:
+        try:
+            reply = client.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            reply = client.eval(script.text, len(keys), *keys, *args)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    if isinstance(reply, bytes):
+        raise OtherDeployment(f"this Redis belongs to the waqueue database {reply.decode()}: nothing in it is touched")
+    return reply

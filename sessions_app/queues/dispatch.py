@@ -1,0 +1,114 @@
+"""What the worker does in Redis: claim due sessions, give them back. One round trip each, for any number of sessions."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from sessions_app.exceptions import OtherDeployment, QueueUnavailable
+from sessions_app.queues import keys, scripts
+from sessions_app.queues.connection import worker_client
+from sessions_app.queues.scripts import Script
+
+# How far a claim pushes a session's due time: a worker that dies leaves its sessions due again by themselves.
+AGAIN_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSession:
+    """One session of a claim. Generation and version say, when it is given back, whether anything came between."""
+
+    name: str
+    generation: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim got. `next_due_ms` is the time until some session is due, None when none is."""
+
+    generation: str
+    mark: int
+    is_suspended: bool
+    next_due_ms: int | None
+    sessions: list[ClaimedSession]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A claimed session with the time until it is to be looked at again, None for not at all until signalled."""
+
+    session: ClaimedSession
+    delay_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledJob:
+    """A job whose message is no longer open."""
+
+    session_name: str
+    message_id: str
+
+
+@dataclass(slots=True)
+class DispatchQueues:
+    """The worker's side of Redis. Every method raises QueueUnavailable when Redis does not answer."""
+
+    deployment: str
+    client: "redis.asyncio.Redis" = field(default_factory=worker_client)
+
+    async def claim(self, limit: int) -> Claim:
+        """Take up to `limit` due sessions, oldest first. Raises OtherDeployment, having touched nothing."""
+        reply = await self._run(
+            scripts.CLAIM,
+            [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED],
+            [self.deployment, limit, AGAIN_MS, uuid.uuid4().hex],
+        )
+        owner = reply[0].decode()
+        if owner != self.deployment:
+            raise OtherDeployment(f"this Redis belongs to the waqueue database {owner}: nothing in it is touched")
+        generation = reply[1].decode()
+        return Claim(
+            generation=generation,
+            mark=int(reply[2]),
+            is_suspended=bool(reply[3]),
+            next_due_ms=None if reply[4] < 0 else reply[4],
+            sessions=[
+                ClaimedSession(reply[at].decode(), generation, reply[at + 1]) for at in range(5, len(reply), 2)
+            ],
+        )
+
+    async def give_back(self, sessions: Sequence[GiveBack], jobs: Sequence[SettledJob] = (), mark: int = 0) -> None:
+        """Take `jobs` out of the mirror, raise the mark to `mark`, and give `sessions` back."""
+        args: list[Any] = [self.deployment, keys.WAKE, mark, len(jobs)]
+        for job in jobs:
+            args += (keys.queue_key(job.session_name), keys.job_key(job.message_id), job.message_id)
+        for back in sessions:
+            delay = -1 if back.delay_ms is None else back.delay_ms
+            args += (back.session.name, back.session.generation, back.session.version, delay)
+        reply = await self._run(scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
+        if isinstance(reply, bytes):
+            raise OtherDeployment(f"this Redis belongs to the waqueue database {reply.decode()}: nothing is touched")
+
+    async def signal(self, names: Sequence[str]) -> None:
+        """Have these sessions looked at now."""
+        if names:
+            args = [self.deployment, keys.WAKE, *names]
+            await self._run(scripts.SIGNAL, [keys.DUE, keys.VERSIONS, keys.META], args)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+    async def _run(self, script: Script, where: list[str], args: list[Any]) -> Any:
+        try:
+            try:
+                return await self.client.evalsha(script.sha, len(where), *where, *args)
+            except NoScriptError:
+                return await self.client.eval(script.text, len(where), *where, *args)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error

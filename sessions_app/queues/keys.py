@@ -1,0 +1,38 @@
+"""The names of all keys that waqueue writes in Redis."""
+
+# Sessions by due time: score in milliseconds since the epoch by Redis' own clock, member the session's name.
+DUE = "waqueue:due"
+# A version per session: raised by every signal and every claim, compared when a claim is given back.
+VERSIONS = "waqueue:versions"
+# deployment: whose Redis this is; generation and run_id: what changes when it was wiped or restarted;
+# mark: the highest attempt token settled.
+META = "waqueue:meta"
+# Published to when a session has come due, so that idle workers need not poll.
+WAKE = "waqueue:wake"
+
+# RQ's own.
+RQ_QUEUES = "rq:queues"
+RQ_SUSPENDED = "rq:suspended"
+QUEUE_PREFIX = "wa:"
+RQ_QUEUE_PREFIX = "rq:queue:"
+RQ_JOB_PREFIX = "rq:job:"
+
+
+def queue_name(session_name: str) -> str:
+    """The RQ queue of a session."""
+    return f"{QUEUE_PREFIX}{session_name}"
+
+
+def queue_key(session_name: str) -> str:
+    """The Redis list behind a session's RQ queue."""
+    return f"{RQ_QUEUE_PREFIX}{QUEUE_PREFIX}{session_name}"
+
+
+def job_key(message_id: object) -> str:
+    """The Redis hash of a message's RQ job."""
+    return f"{RQ_JOB_PREFIX}{message_id}"
+
+
+def session_of(queue: str) -> str | None:
+    """The session whose queue this is by its name, or None for a queue that is not a session's."""
+    return queue.removeprefix(QUEUE_PREFIX) if queue.startswith(QUEUE_PREFIX) else None

@@ -1,0 +1,26 @@
+"""The Lua scripts, read once from `lua/`. Everything that must be atomic in Redis is one of them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its text, and the SHA-1 by which Redis knows it once loaded."""
+
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    text = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+PUT = _load("put")
+SIGNAL = _load("signal")
+CLAIM = _load("claim")
+GIVE_BACK = _load("give_back")

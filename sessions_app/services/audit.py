@@ -1,0 +1,39 @@
+"""Who acts, and the entry that an act leaves."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sessions_app.models import ApiKey, AuditEntry
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whoever asks for an act: a person in the admin, an API key, or an operator's command."""
+
+    label: str
+    user: "AbstractBaseUser | None" = None
+
+    @classmethod
+    def from_user(cls, user: Any) -> "Actor":
+        """A person in the admin."""
+        return cls(user.get_username(), user)
+
+    @classmethod
+    def from_key(cls, key: ApiKey) -> "Actor":
+        """A client of the API."""
+        return cls(f"key {key}")
+
+    @classmethod
+    def command(cls, name: str) -> "Actor":
+        """An operator at the command line."""
+        return cls(f"command {name}")
+
+
+def record(actor: Actor, action: str, target: str = "", *, count: int = 1, **data: Any) -> None:
+    """Write the audit entry of an act, in the transaction of the act."""
+    AuditEntry.objects.create(
+        user=actor.user, actor=actor.label, action=action, target=target, count=count, data=data
+    )

@@ -1,0 +1,267 @@
+"""Messages: submit them; cancel, retry and resolve them."""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from sessions_app.exceptions import MessageNotFound, QueueUnavailable, SessionNotFound, WrongState
+from sessions_app.models import (
+    OPEN,
+    Event,
+    EventKind,
+    Hold,
+    Message,
+    MessageType,
+    Priority,
+    Session,
+    SessionCounter,
+    SessionDispatch,
+    Status,
+)
+from sessions_app.queues import mirror
+from sessions_app.services import audit
+from sessions_app.services.audit import Actor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message as a client hands it in: checked already, not yet in a line."""
+
+    to: str
+    type: str = MessageType.TEXT
+    text: str = ""
+    media_url: str = ""
+    filename: str = ""
+    caption: str = ""
+    template: dict[str, Any] | None = None
+    priority: int = Priority.NORMAL
+    scheduled_at: datetime | None = None
+    expires_at: datetime | None = None
+    client_ref: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | None = None) -> list[Message]:
+    """Keep `drafts` as messages of `session`, in this order, and put them into its queue once they are committed.
+
+    Raises SessionNotFound when the session is deleted. Redis plays no part in the promise: when it cannot be reached,
+    the rows wait for reconciliation.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        first = SessionCounter.draw(session.pk, len(drafts))
+        if first is None:
+            raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
+        messages = [_from_draft(session, draft, first + at, now, batch_id) for at, draft in enumerate(drafts)]
+        Message.objects.bulk_create(messages)
+        Event.objects.bulk_create(
+            Event(
+                kind=EventKind.MESSAGE_QUEUED if message.status == Status.QUEUED else EventKind.MESSAGE_SCHEDULED,
+                session_id=session.pk,
+                message_id=message.pk,
+            )
+            for message in messages
+        )
+        queued = [message for message in messages if message.status == Status.QUEUED]
+        if queued:
+            transaction.on_commit(lambda: put(session.name, queued))
+    return messages
+
+
+def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_id: uuid.UUID | None) -> Message:
+    is_due = draft.scheduled_at is None or draft.scheduled_at <= now
+    return Message(
+        session=session,
+        recipient=draft.to,
+        type=draft.type,
+        text=draft.text,
+        media_url=draft.media_url,
+        filename=draft.filename,
+        caption=draft.caption,
+        template=draft.template,
+        priority=draft.priority,
+        seq=seq,
+        status=Status.QUEUED if is_due else Status.SCHEDULED,
+        max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
+        scheduled_at=draft.scheduled_at,
+        expires_at=draft.expires_at,
+        client_ref=draft.client_ref,
+        metadata=draft.metadata,
+        batch_id=batch_id,
+        created_at=now,
+        queued_at=now if is_due else None,
+    )
+
+
+def put(session_name: str, messages: Sequence[Message]) -> None:
+    """Put committed messages into the mirror, each at its place; only log when Redis cannot be reached."""
+    entries = [mirror.Entry(message, _successor(message)) for message in messages]
+    # A message that may go before the one its session waits for has to be looked at now.
+    urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
+    try:
+        mirror.put(session_name, entries, urgent=urgent)
+    except QueueUnavailable as error:
+        log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
+
+
+def _successor(message: Message) -> str:
+    """The id of the next message in the line, before which this one stands; empty at the end of the line."""
+    if message.priority == Priority.NORMAL and message.queued_at == message.created_at and not message.attempts:
+        # New and of normal priority: behind everything, without a look.
+        return ""
+    behind = (
+        Message.objects.open()
+        .filter(session_id=message.session_id)
+        .extra(where=["(priority, seq) > (%s, %s)"], params=[message.priority, message.seq])  # noqa: S610
+        .order_by("priority", "seq")
+        .values_list("pk", flat=True)
+        .first()
+    )
+    return str(behind) if behind else ""
+
+
+def position(message: Message) -> int:
+    """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
+    if message.status not in OPEN:
+        return 0
+    line = Message.objects.open().filter(session_id=message.session_id)
+    ahead = line.extra(  # noqa: S610
+        where=["(priority, seq) <= (%s, %s)"], params=[message.priority, message.seq]
+    ).order_by("priority", "seq")
+    head = ahead.values_list("seq", flat=True).first()
+    if head is None or message.seq - head >= 200:
+        return message.seq - (head or message.seq) + 1
+    return ahead.count()
+
+
+def estimated_send_at(session: Session, place: int, now: datetime) -> datetime | None:
+    """When a message at `place` goes at the session's present pace; None while the session does not send."""
+    from sessions_app.services.estimates import send_time
+
+    return send_time(session, place, now)
+
+
+def get(message_id: uuid.UUID) -> Message:
+    """The message with its session. Raises MessageNotFound."""
+    try:
+        return Message.objects.select_related("session").get(pk=message_id)
+    except Message.DoesNotExist:
+        raise MessageNotFound(f"there is no message {message_id}") from None
+
+
+def cancel(message_id: uuid.UUID, *, actor: Actor) -> Message:
+    """Cancel a message that is not on its way yet. Raises WrongState, MessageNotFound."""
+    with transaction.atomic():
+        _transition(
+            message_id, (Status.QUEUED, Status.SCHEDULED), "cancelled", status=Status.CANCELLED, next_attempt_at=None
+        )
+        message = get(message_id)
+        _record(message, EventKind.MESSAGE_CANCELLED, actor, "cancel message")
+        transaction.on_commit(lambda: _take_out(message))
+    return message
+
+
+def retry(message_id: uuid.UUID, *, actor: Actor) -> Message:
+    """Queue a failed or expired message once more, at its old place. Raises WrongState, MessageNotFound."""
+    with transaction.atomic():
+        _transition(
+            message_id,
+            (Status.FAILED, Status.EXPIRED),
+            "retried",
+            status=Status.QUEUED,
+            next_attempt_at=None,
+            failed_at=None,
+            expires_at=None,
+            queued_at=timezone.now(),
+            max_attempts=F("attempts") + settings.WAQUEUE_MAX_ATTEMPTS,
+        )
+        message = get(message_id)
+        _record(message, EventKind.MESSAGE_QUEUED, actor, "retry message")
+        _put_back(message)
+    return message
+
+
+def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend"], actor: Actor) -> Message:
+    """Say what became of an uncertain message, or have it sent again. Raises WrongState, MessageNotFound.
+
+    A session that was held for its uncertain message goes on once none is left.
+    """
+    now = timezone.now()
+    changes: dict[str, dict[str, Any]] = {
+        "sent": {"status": Status.SENT, "sent_at": now},
+        "failed": {"status": Status.FAILED, "failed_at": now},
+        "resend": {
+            "status": Status.QUEUED,
+            "queued_at": now,
+            "next_attempt_at": None,
+            "resends": F("resends") + 1,
+            "max_attempts": F("attempts") + settings.WAQUEUE_MAX_ATTEMPTS,
+        },
+    }
+    with transaction.atomic():
+        _transition(message_id, (Status.UNCERTAIN,), "resolved", **changes[outcome])
+        message = get(message_id)
+        _record(message, EventKind.MESSAGE_RESOLVED, actor, f"resolve message as {outcome}", resolved_as=outcome)
+        if not Message.objects.filter(session_id=message.session_id, status=Status.UNCERTAIN).exists():
+            SessionDispatch.objects.filter(session_id=message.session_id, hold=Hold.UNCERTAIN).update(
+                hold=Hold.NONE, hold_reason="", held_at=None, uncertain_streak=0
+            )
+        if outcome == "resend":
+            _put_back(message)
+        else:
+            transaction.on_commit(lambda: _signal(message))
+    return message
+
+
+def _transition(message_id: uuid.UUID, allowed: tuple[Status, ...], done: str, **changes: Any) -> None:
+    """Change the row if it is in one of `allowed`; zero rows mean that somebody else was first."""
+    if Message.objects.filter(pk=message_id, status__in=allowed).update(**changes):
+        return
+    state = get(message_id).status
+    raise WrongState(
+        f"only a message that is {' or '.join(allowed)} can be {done}; this one is {state}", state=state
+    )
+
+
+def _record(message: Message, kind: EventKind, actor: Actor, action: str, **data: Any) -> None:
+    Event.objects.create(
+        kind=kind, session_id=message.session_id, message_id=message.pk, data={"by": actor.label, **data}
+    )
+    audit.record(actor, action, str(message.pk))
+
+
+def _put_back(message: Message) -> None:
+    transaction.on_commit(lambda: put(message.session.name, [message]))
+
+
+def nudge(message_id: uuid.UUID) -> None:
+    """Have the session of a message looked at, and its job put into the mirror if it is open and has none."""
+    message = get(message_id)
+    if message.status in OPEN:
+        put(message.session.name, [message])
+
+
+def _signal(message: Message) -> None:
+    try:
+        mirror.signal([message.session.name])
+    except QueueUnavailable as error:
+        log.warning("%s could not be signalled and waits for reconciliation: %s", message.session.name, error)
+
+
+def _take_out(message: Message) -> None:
+    try:
+        mirror.take_out(message.session.name, [message.pk])
+        # What stood behind it may go now.
+        mirror.signal([message.session.name])
+    except QueueUnavailable as error:
+        log.warning("the job of the cancelled message %s stays until reconciliation: %s", message.pk, error)

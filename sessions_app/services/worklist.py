@@ -1,0 +1,60 @@
+"""What needs a person now, most urgent first. Derived from the rows, so a line goes when its cause does."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Min
+from django.utils import timezone
+
+from sessions_app.models import OPEN, Message, Session, Status, Worker
+
+_RECENT = timedelta(hours=24)
+# A message that may go and has waited so long says that nobody is sending.
+_OVERDUE = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistItem:
+    """One line: what it is, in which session, how many, since when. `kind` names the page that helps."""
+
+    kind: str
+    session: str
+    count: int
+    since: datetime | None
+    detail: str = ""
+
+
+def items() -> list[WorklistItem]:
+    """All lines, most urgent first. A constant number of queries."""
+    now = timezone.now()
+    found: list[WorklistItem] = []
+    backlog = Message.objects.open().filter(queued_at__lt=now - _OVERDUE, session__in=Session.objects.serving())
+    alive = Worker.objects.alive().exists()
+    if not alive and (first := backlog.order_by("queued_at").first()):
+        found.append(WorklistItem("no_worker", "", 0, first.queued_at))
+    found += [
+        WorklistItem("session_held", session.name, 1, session.dispatch.held_at, session.dispatch.hold_reason)
+        for session in Session.objects.held().select_related("dispatch").order_by("dispatch__held_at")[:100]
+    ]
+    by_session = (
+        Message.objects.filter(status=Status.UNCERTAIN)
+        .values("session__name")
+        .annotate(count=Count("pk"), since=Min("created_at"))
+        .order_by("since")[:100]
+    )
+    found += [WorklistItem("uncertain", row["session__name"], row["count"], row["since"]) for row in by_session]
+    failed = (
+        Message.objects.filter(status=Status.FAILED, failed_at__gt=now - _RECENT)
+        .values("session__name")
+        .annotate(count=Count("pk"), since=Min("failed_at"))
+        .order_by("-count")[:100]
+    )
+    found += [WorklistItem("failed", row["session__name"], row["count"], row["since"]) for row in failed]
+    gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
+    found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
+    return found
+
+
+def oldest_open() -> datetime | None:
+    """Since when the oldest message that stands in a line has been waiting."""
+    return Message.objects.filter(status__in=OPEN).aggregate(since=Min("queued_at"))["since"]
