@@ -1,24 +1,24 @@
 """Everything that can go wrong, as one tree. A docstring is the exception's default message.
 
-    WaqueueError                      has a stable `code`
-    ├── NotFound                      the caller may not see it, or it is not there
-    │   ├── SessionNotFound
-    │   └── MessageNotFound
-    ├── Conflict                      it is there, but not in a state for this
-    │   ├── SessionExists
-    │   ├── SessionHasUnsentMessages
-    │   ├── WrongState
-    │   └── StillRunning              the first request with this Idempotency-Key
-    ├── InvalidInput                  names the fields that are wrong
-    │   └── IdempotencyKeyReused
-    ├── QueueUnavailable              Redis cannot be reached: kept in PostgreSQL, repaired later
-    │   └── OtherDeployment           this Redis belongs to another database
-    └── SendError                     what a transport raises; its class says what to do next
-        ├── RetryableError            not accepted, may work later: another attempt after a wait
-        ├── NotConnected              not accepted, the link is down: the queue holds, no attempt is spent
-        ├── PermanentError            not accepted, never will be: this message fails, the next one goes
-        ├── SessionRefused            not accepted, and none will be until a person acts: the session holds
-        └── OutcomeUnknown            nobody can say whether it was accepted: the message becomes uncertain
+WaqueueError                      has a stable `code`
+├── NotFound                      the caller may not see it, or it is not there
+│   ├── SessionNotFound
+│   └── MessageNotFound
+├── Conflict                      it is there, but not in a state for this
+│   ├── SessionExists
+│   ├── SessionHasUnsentMessages
+│   ├── WrongState
+│   └── StillRunning              the first request with this Idempotency-Key
+├── InvalidInput                  names the fields that are wrong
+│   └── IdempotencyKeyReused
+├── QueueUnavailable              Redis cannot be reached: kept in PostgreSQL, repaired later
+│   └── OtherDeployment           this Redis belongs to another database
+└── SendError                     what a transport raises; its class says what to do next
+    ├── RetryableError            not accepted, may work later: another attempt after a wait
+    ├── NotConnected              not accepted, the link is down: the queue holds, no attempt is spent
+    ├── PermanentError            not accepted, never will be: this message fails, the next one goes
+    ├── SessionRefused            not accepted, and none will be until a person acts: the session holds
+    └── OutcomeUnknown            nobody can say whether it was accepted: the message becomes uncertain
 """
 
 from typing import Any

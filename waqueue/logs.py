@@ -30,7 +30,7 @@ def mask_private(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 def configure_logging(*, level: str, fmt: str) -> None:
     """Set up structlog and the standard library alike. `fmt` is `text` for people or `json` for collectors."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

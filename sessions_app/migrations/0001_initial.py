@@ -101,17 +101,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='RecipientPace',
-            fields=[
-                ('pk', models.CompositePrimaryKey('session_id', 'recipient', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('recipient', models.CharField(max_length=16)),
-                ('next_send_at', models.DateTimeField()),
-            ],
-            options={
-                'db_table': 'wa_recipient_pace',
-            },
-        ),
-        migrations.CreateModel(
             name='Session',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -214,21 +203,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='InFlight',
-            fields=[
-                ('pk', models.CompositePrimaryKey('session_id', 'slot', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('slot', models.PositiveSmallIntegerField(default=0)),
-                ('token', models.BigIntegerField()),
-                ('worker_id', models.UUIDField()),
-                ('fenced_at', models.DateTimeField()),
-                ('deadline_at', models.DateTimeField()),
-                ('message', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='flights', to='sessions_app.message')),
-            ],
-            options={
-                'db_table': 'wa_in_flight',
-            },
-        ),
-        migrations.CreateModel(
             name='Event',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -297,6 +271,34 @@ class Migration(migrations.Migration):
                 'db_table': 'wa_session_dispatch',
             },
         ),
+        migrations.CreateModel(
+            name='RecipientPace',
+            fields=[
+                ('session', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='sessions_app.session')),
+                ('pk', models.CompositePrimaryKey('session_id', 'recipient', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('recipient', models.CharField(max_length=16)),
+                ('next_send_at', models.DateTimeField()),
+            ],
+            options={
+                'db_table': 'wa_recipient_pace',
+            },
+        ),
+        migrations.CreateModel(
+            name='InFlight',
+            fields=[
+                ('session', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='flights', to='sessions_app.session')),
+                ('pk', models.CompositePrimaryKey('session_id', 'slot', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('slot', models.PositiveSmallIntegerField(default=0)),
+                ('token', models.BigIntegerField()),
+                ('worker_id', models.UUIDField()),
+                ('fenced_at', models.DateTimeField()),
+                ('deadline_at', models.DateTimeField()),
+                ('message', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='flights', to='sessions_app.message')),
+            ],
+            options={
+                'db_table': 'wa_in_flight',
+            },
+        ),
         migrations.AddConstraint(
             model_name='session',
             constraint=models.UniqueConstraint(condition=models.Q(('deleted_at', None)), fields=('name',), name='wa_session_name_once'),
@@ -306,19 +308,9 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('max_interval_ms__gte', models.F('min_interval_ms'))), name='wa_session_interval_in_order'),
         ),
         migrations.AddField(
-            model_name='recipientpace',
-            name='session',
-            field=models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='sessions_app.session'),
-        ),
-        migrations.AddField(
             model_name='message',
             name='session',
             field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='messages', to='sessions_app.session', verbose_name='session'),
-        ),
-        migrations.AddField(
-            model_name='inflight',
-            name='session',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='flights', to='sessions_app.session'),
         ),
         migrations.AddField(
             model_name='event',

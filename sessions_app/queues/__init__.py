@@ -8,5 +8,5 @@
     dispatch     what the worker does: claim and give back
     inspect      what is there, for pages and reconciliation
 
-Redis says when to look at a session, PostgreSQL says what is sent; the RQ queues mirror PostgreSQL for people and tools.
+Redis says when to look at a session, PostgreSQL says what is sent; the RQ queues are the mirror for people and tools.
 """

@@ -1,6 +1,6 @@
-"""What the worker does in Redis: claim due sessions, give them back. One round trip each, for any number of sessions."""
+"""What the worker does in Redis: claim due sessions, give them back. One round trip each, for any number."""
 
-import asyncio
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from sessions_app.queues.scripts import Script
 
 # How far a claim pushes a session's due time: a worker that dies leaves its sessions due again by themselves.
 AGAIN_MS = 15_000
+_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,18 @@ class DispatchQueues:
         if owner != self.deployment:
             raise OtherDeployment(f"this Redis belongs to the waqueue database {owner}: nothing in it is touched")
         generation = reply[1].decode()
+        sessions: list[ClaimedSession] = []
+        for at in range(5, len(reply), 2):
+            if _NAME.fullmatch(reply[at]):
+                sessions.append(ClaimedSession(reply[at].decode(), generation, reply[at + 1]))
+            else:
+                await self._forget(reply[at])
         return Claim(
             generation=generation,
             mark=int(reply[2]),
             is_suspended=bool(reply[3]),
             next_due_ms=None if reply[4] < 0 else reply[4],
-            sessions=[
-                ClaimedSession(reply[at].decode(), generation, reply[at + 1]) for at in range(5, len(reply), 2)
-            ],
+            sessions=sessions,
         )
 
     async def give_back(self, sessions: Sequence[GiveBack], jobs: Sequence[SettledJob] = (), mark: int = 0) -> None:
@@ -104,11 +109,19 @@ class DispatchQueues:
         """Close the connections."""
         await self.client.aclose()
 
+    async def _forget(self, garbage: bytes) -> None:
+        """Something that cannot be the name of a session is due: it must not keep those behind it from their turn."""
+        try:
+            await self.client.zrem(keys.DUE, garbage)
+            await self.client.hdel(keys.VERSIONS, garbage)
+        except (RedisError, OSError) as error:
+            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
     async def _run(self, script: Script, where: list[str], args: list[Any]) -> Any:
         try:
             try:
                 return await self.client.evalsha(script.sha, len(where), *where, *args)
             except NoScriptError:
                 return await self.client.eval(script.text, len(where), *where, *args)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise QueueUnavailable(f"Redis cannot be reached: {error}") from error

@@ -27,7 +27,7 @@ def session_queue_names(*, client: redis.Redis | None = None) -> set[str]:
         known = (client or web_client()).smembers(keys.RQ_QUEUES)
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    names = [name for queue in known if (name := keys.session_of(_text(queue))) is not None]
+    names = [name for queue in known if (name := keys.session_of(text(queue))) is not None]
     return {name for name, depth in zip(names, depths(names, client=client), strict=True) if depth}
 
 
@@ -43,11 +43,12 @@ def _pipelined(client: redis.Redis | None, commands: Iterable[tuple[str, ...]]) 
     try:
         with (client or web_client()).pipeline(transaction=False) as pipe:
             for command in commands:
-                pipe.execute_command(*command)
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             return pipe.execute()
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
-def _text(raw: bytes | str) -> str:
+def text(raw: bytes | str) -> str:
+    """What stands in Redis as text; bytes that are none are shown escaped."""
     return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw

@@ -33,6 +33,7 @@ def job_key(message_id: object) -> str:
     return f"{RQ_JOB_PREFIX}{message_id}"
 
 
-def session_of(queue: str) -> str | None:
-    """The session whose queue this is by its name, or None for a queue that is not a session's."""
-    return queue.removeprefix(QUEUE_PREFIX) if queue.startswith(QUEUE_PREFIX) else None
+def session_of(queue_key: str) -> str | None:
+    """The session whose queue this list is by its name, or None for a queue that is not a session's."""
+    prefix = RQ_QUEUE_PREFIX + QUEUE_PREFIX
+    return queue_key.removeprefix(prefix) if queue_key.startswith(prefix) else None

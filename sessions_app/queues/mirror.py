@@ -1,13 +1,17 @@
 """What the web, people and commands do in Redis: put jobs, signal sessions, take jobs out."""
 
+import contextlib
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis.exceptions import RedisError
 
+from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Message
-from sessions_app.queues import keys, scripts
+from sessions_app.queues import inspect, keys, scripts
 from sessions_app.queues.connection import deployment_id, run, web_client
 from sessions_app.queues.jobs import job_fields
 
@@ -36,7 +40,7 @@ def put(
     length: int | None = None
     for start in range(0, len(entries), _CHUNK):
         args: list[Any] = [
-            deployment_id(), keys.WAKE, session_name, keys.queue_name(session_name), "1" if urgent else "0",
+            deployment_id(), keys.WAKE, session_name, "1" if urgent else "0",
         ]  # fmt: skip
         for entry in entries[start : start + _CHUNK]:
             fields = job_fields(session_name, entry.message)
@@ -66,3 +70,80 @@ def take_out(session_name: str, message_ids: Sequence[object], *, client: redis.
         for message_id in chunk:
             args += (keys.queue_key(session_name), keys.job_key(message_id), str(message_id))
         run(client or web_client(), scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
+
+
+def first_ids(session_name: str, count: int, *, client: redis.Redis) -> list[str]:
+    """The ids of the first `count` jobs in the mirror. Raises QueueUnavailable."""
+    try:
+        raw = client.lrange(keys.queue_key(session_name), 0, count - 1)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    return [inspect.text(entry) for entry in raw]
+
+
+def append_missing(session_name: str, messages: Sequence[Message], *, client: redis.Redis) -> None:
+    """Put those of `messages`, the newest of their line, that the mirror lacks. Raises QueueUnavailable."""
+    if not messages:
+        return
+    key = keys.queue_key(session_name)
+    try:
+        with client.pipeline(transaction=False) as pipe:
+            for message in messages:
+                pipe.lpos(key, str(message.pk), rank=-1, maxlen=10_000)
+            missing = [message for message, at in zip(messages, pipe.execute(), strict=True) if at is None]
+            # Their hashes may be there from the list that was replaced: without them they are put.
+            if missing:
+                client.unlink(*(keys.job_key(message.pk) for message in missing))
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    put(session_name, [Entry(message) for message in missing], client=client)
+
+
+class Replacement:
+    """A new list of jobs for one session, written beside the old one and then swapped in.
+
+    Readers see the old list or the new one, never a part. An unfinished one vanishes by itself.
+    """
+
+    _TTL_SECONDS = 600
+
+    def __init__(self, session_name: str, client: redis.Redis) -> None:
+        self._session_name = session_name
+        self._client = client
+        self._key = f"waqueue:replacement:{uuid.uuid4().hex}"
+        self._count = 0
+
+    def __enter__(self) -> "Replacement":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with contextlib.suppress(RedisError):
+            self._client.unlink(self._key)
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Add the next messages of the line. Raises QueueUnavailable."""
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for message in messages:
+                    pipe.hset(keys.job_key(message.pk), items=job_fields(self._session_name, message))
+                pipe.rpush(self._key, *(str(message.pk) for message in messages))
+                pipe.expire(self._key, self._TTL_SECONDS)
+                pipe.execute()
+        except RedisError as error:
+            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+        self._count += len(messages)
+
+    def swap(self) -> None:
+        """Make it the session's queue. Raises QueueUnavailable."""
+        key = keys.queue_key(self._session_name)
+        try:
+            with self._client.pipeline(transaction=True) as pipe:
+                if self._count:
+                    pipe.persist(self._key)
+                    pipe.rename(self._key, key)
+                    pipe.sadd(keys.RQ_QUEUES, key)
+                else:
+                    pipe.unlink(key)
+                pipe.execute()
+        except RedisError as error:
+            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sessions_app.models import ApiKey, AuditEntry
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.auth.models import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Actor:
     """Whoever asks for an act: a person in the admin, an API key, or an operator's command."""
 
     label: str
-    user: "AbstractBaseUser | None" = None
+    user: "User | None" = None
 
     @classmethod
     def from_user(cls, user: Any) -> "Actor":
@@ -34,6 +34,4 @@ class Actor:
 
 def record(actor: Actor, action: str, target: str = "", *, count: int = 1, **data: Any) -> None:
     """Write the audit entry of an act, in the transaction of the act."""
-    AuditEntry.objects.create(
-        user=actor.user, actor=actor.label, action=action, target=target, count=count, data=data
-    )
+    AuditEntry.objects.create(user=actor.user, actor=actor.label, action=action, target=target, count=count, data=data)

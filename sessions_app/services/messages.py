@@ -122,7 +122,7 @@ def _successor(message: Message) -> str:
     behind = (
         Message.objects.open()
         .filter(session_id=message.session_id)
-        .extra(where=["(priority, seq) > (%s, %s)"], params=[message.priority, message.seq])  # noqa: S610
+        .extra(where=["(priority, seq) > (%s, %s)"], params=[message.priority, message.seq])
         .order_by("priority", "seq")
         .values_list("pk", flat=True)
         .first()
@@ -135,9 +135,9 @@ def position(message: Message) -> int:
     if message.status not in OPEN:
         return 0
     line = Message.objects.open().filter(session_id=message.session_id)
-    ahead = line.extra(  # noqa: S610
-        where=["(priority, seq) <= (%s, %s)"], params=[message.priority, message.seq]
-    ).order_by("priority", "seq")
+    ahead = line.extra(where=["(priority, seq) <= (%s, %s)"], params=[message.priority, message.seq]).order_by(
+        "priority", "seq"
+    )
     head = ahead.values_list("seq", flat=True).first()
     if head is None or message.seq - head >= 200:
         return message.seq - (head or message.seq) + 1
@@ -228,9 +228,7 @@ def _transition(message_id: uuid.UUID, allowed: tuple[Status, ...], done: str, *
     if Message.objects.filter(pk=message_id, status__in=allowed).update(**changes):
         return
     state = get(message_id).status
-    raise WrongState(
-        f"only a message that is {' or '.join(allowed)} can be {done}; this one is {state}", state=state
-    )
+    raise WrongState(f"only a message that is {' or '.join(allowed)} can be {done}; this one is {state}", state=state)
 
 
 def _record(message: Message, kind: EventKind, actor: Actor, action: str, **data: Any) -> None:

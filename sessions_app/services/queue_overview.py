@@ -45,7 +45,7 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
         .values("session_id")
         .annotate(depth=Count("pk"), oldest=Min("queued_at"))
     )
-    lines = {row["session_id"]: row for row in rows}
+    lines: dict[int, tuple[int, datetime | None]] = {row["session_id"]: (row["depth"], row["oldest"]) for row in rows}
     flights = dict(
         InFlight.objects.filter(session__in=ids).values_list("session_id").annotate(Count("token")).order_by()
     )
@@ -55,17 +55,17 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
         due = [None] * len(sessions)
     found = []
     for session, score in zip(sessions, due, strict=True):
-        line = lines.get(session.pk, {"depth": 0, "oldest": None})
+        depth, oldest = lines.get(session.pk, (0, None))
         found.append(
             QueueView(
                 queue=session.queue_name,
                 session=session.name,
                 state=state_of(session),
-                depth=line["depth"],
+                depth=depth,
                 in_flight=flights.get(session.pk, 0),
-                oldest_queued_at=line["oldest"],
+                oldest_queued_at=oldest,
                 next_due_at=None if score is None else datetime.fromtimestamp(score, UTC),
-                estimated_done_at=send_time(session, line["depth"], now) if line["depth"] else None,
+                estimated_done_at=send_time(session, depth, now) if depth else None,
             )
         )
     return found

@@ -3,7 +3,9 @@
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sessions_app.models import Session
+from django.utils import timezone
+
+from sessions_app.models import Session, SessionDispatch
 
 
 def next_window(session: Session, now: datetime) -> tuple[datetime, datetime] | tuple[None, None]:
@@ -25,3 +27,10 @@ def next_window(session: Session, now: datetime) -> tuple[datetime, datetime] | 
         if ends > now:
             return began, ends
     raise AssertionError("a window that begins within two days was not found")
+
+
+def roll(session_id: int) -> None:
+    """Write the quiet window of a session that is under way, or the next one."""
+    session = Session.objects.get(pk=session_id)
+    quiet_from, quiet_until = next_window(session, timezone.now())
+    SessionDispatch.objects.filter(session=session).update(quiet_from=quiet_from, quiet_until=quiet_until)

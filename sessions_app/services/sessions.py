@@ -246,8 +246,8 @@ def _check(session: Session) -> None:
         session.clean_fields(exclude=["config", *Pacing.__slots__])
     except ValidationError as error:
         for field, messages in error.message_dict.items():
-            choices = Session._meta.get_field(field).choices
-            hint = f" One of: {', '.join(str(value) for value, _ in choices)}." if choices else ""  # type: ignore[union-attr]
+            choices = getattr(Session._meta.get_field(field), "choices", None)
+            hint = f" One of: {', '.join(str(value) for value, _ in choices)}." if choices else ""
             errors.append({"field": field, "message": " ".join(messages) + hint})
     if session.transport not in registry.names():
         errors.append({"field": "transport", "message": f"one of: {', '.join(registry.names())}"})

@@ -57,4 +57,5 @@ def items() -> list[WorklistItem]:
 
 def oldest_open() -> datetime | None:
     """Since when the oldest message that stands in a line has been waiting."""
-    return Message.objects.filter(status__in=OPEN).aggregate(since=Min("queued_at"))["since"]
+    since: datetime | None = Message.objects.filter(status__in=OPEN).aggregate(since=Min("queued_at"))["since"]
+    return since

@@ -55,7 +55,7 @@ class Transport(ABC):
     # What a new session's state is before the engine has said anything.
     first_state: ClassVar[ObservedState] = ObservedState.STARTING
     # What does not get a number banned, as keyword arguments of `Pacing`.
-    default_pacing: ClassVar[dict[str, int]] = {}
+    default_pacing: ClassVar[dict[str, Any]] = {}
 
     async def open(self) -> None:  # noqa: B027 (most transports have nothing to open)
         """Get ready to send, in the running loop."""

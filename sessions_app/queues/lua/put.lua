@@ -1,13 +1,13 @@
 -- Put jobs into the mirror and tell the workers that their session has something.
 -- KEYS: due, versions, meta, rq:queues, the session's queue
--- ARGV: deployment, wake channel, session, queue name, urgent ("1": look now although the session has a due time),
+-- ARGV: deployment, wake channel, session, urgent ("1": look now although the session has a due time),
 --       then for each job: id, job key, id of the job to stand before (or ""), number of fields, fields...
 -- Returns the length of the queue, or the other deployment's id.
 local owner = redis.call('HGET', KEYS[3], 'deployment')
 if owner and owner ~= ARGV[1] then
   return owner
 end
-local at = 6
+local at = 5
 local put = 0
 while at <= #ARGV do
   local id, key, before, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
@@ -27,14 +27,14 @@ while at <= #ARGV do
   at = at + count
 end
 if put > 0 then
-  redis.call('SADD', KEYS[4], ARGV[4])
+  redis.call('SADD', KEYS[4], KEYS[5])
 end
 -- A session that has a due time already keeps it: what is new stands behind what it waits for. The version tells a
 -- claim that is under way to look again.
 redis.call('HINCRBY', KEYS[2], ARGV[3], 1)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local changed = redis.call('ZADD', KEYS[1], ARGV[5] == '1' and 'LT' or 'NX', 'CH', now, ARGV[3])
+local changed = redis.call('ZADD', KEYS[1], ARGV[4] == '1' and 'LT' or 'NX', 'CH', now, ARGV[3])
 if changed > 0 then
   redis.call('PUBLISH', ARGV[2], '')
 end

@@ -1,0 +1,5 @@
+"""Redis put right by PostgreSQL.
+
+rebuild   after Redis was wiped, restarted or failed over: everybody signalled, the mirror written anew
+stranded  sessions with something to send that nobody would look at
+"""

@@ -1,0 +1,215 @@
+"""The fence: one commit that decides, for all claimed sessions at once, which message each may send now.
+
+Reserve, look, release. The reservation is the in-flight row; whoever has it is alone with the session's line, so the
+look, which has a snapshot of its own, sees all that the last one settled. Nothing is skipped: a line whose first
+message has to wait, waits.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+
+from sessions_app.queues.dispatch import ClaimedSession, SettledJob
+from sessions_app.worker import clock
+from sessions_app.worker.outcomes import Flight
+
+# From the fence's commit on the hand-over may happen; an attempt that has not ended by then is uncertain.
+SEND_SECONDS = 60
+
+_RESERVE = """
+INSERT INTO wa_in_flight (session_id, slot, token, worker_id, fenced_at, deadline_at)
+SELECT s.id, 0, nextval('wa_attempt_token'), %(worker)s, clock_timestamp(),
+       clock_timestamp() + %(seconds)s * interval '1 second'
+FROM unnest(%(names)s::text[]) AS c(name)
+JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+ORDER BY s.id
+ON CONFLICT (session_id, slot) DO NOTHING
+"""
+
+_LOOK = """
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+head AS MATERIALIZED (
+    SELECT c.name, s.id AS session_id, s.transport, s.config, s.on_uncertain, d.hold,
+           m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts,
+           jsonb_strip_nulls(jsonb_build_object(
+               'to', m.recipient, 'type', m.type, 'text', nullif(m.text, ''), 'media_url', nullif(m.media_url, ''),
+               'filename', nullif(m.filename, ''), 'caption', nullif(m.caption, ''), 'template', m.template,
+               'client_ref', nullif(m.client_ref, ''))) AS content,
+           f.token, f.deadline_at, wait.until AS wait_until,
+           CASE
+               WHEN s.id IS NULL THEN 'gone'
+               WHEN f.worker_id IS DISTINCT FROM %(worker)s OR f.message_id IS NOT NULL THEN 'in_flight'
+               WHEN m.id IS NULL THEN 'empty'
+               WHEN s.desired_state <> 'active' THEN 'stopped'
+               WHEN d.hold <> '' THEN 'held'
+               WHEN m.status = 'sending' THEN 'abandoned'
+               WHEN m.expires_at <= clock.now THEN 'expired'
+               WHEN d.quiet_until <= clock.now THEN 'quiet_over'
+               WHEN wait.until > clock.now THEN 'wait'
+               ELSE 'send'
+           END AS verdict
+    FROM clock
+    CROSS JOIN unnest(%(names)s::text[]) AS c(name)
+    LEFT JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+    LEFT JOIN wa_session_dispatch d ON d.session_id = s.id
+    LEFT JOIN wa_in_flight f ON f.session_id = s.id AND f.slot = 0
+    LEFT JOIN LATERAL (
+        SELECT line.*, line.token AS old_token,
+               lead(line.id) OVER (ORDER BY line.priority, line.seq) IS NOT NULL AS has_more
+        FROM (
+            SELECT * FROM wa_message
+            WHERE session_id = s.id AND status IN ('queued', 'sending')
+            ORDER BY priority, seq LIMIT 2
+        ) line
+        ORDER BY line.priority, line.seq LIMIT 1
+    ) m ON true
+    LEFT JOIN wa_recipient_pace r
+        ON s.per_recipient_ms > 0 AND r.session_id = s.id AND r.recipient = m.recipient
+    CROSS JOIN LATERAL (
+        SELECT greatest(m.next_attempt_at, d.next_send_at, r.next_send_at,
+                        CASE WHEN d.quiet_from <= clock.now THEN d.quiet_until END) AS until
+    ) wait
+),
+taken AS (
+    UPDATE wa_message m
+    SET status = 'sending', attempts = m.attempts + 1, token = h.token, next_attempt_at = NULL
+    FROM head h
+    WHERE h.verdict = 'send' AND m.id = h.message_id AND m.status = 'queued'
+    RETURNING m.id, m.attempts, h.session_id, h.token
+),
+flown AS (
+    UPDATE wa_in_flight f SET message_id = t.id
+    FROM taken t WHERE f.session_id = t.session_id AND f.slot = 0
+),
+tried AS (
+    INSERT INTO wa_attempt (token, message_id, session_id, number, worker_id, fenced_at, outcome, provider_id,
+                            error_code, error_detail, late_outcome)
+    SELECT t.token, t.id, t.session_id, t.attempts, %(worker)s, clock.now, '', '', '', '', '' FROM taken t, clock
+),
+expired AS (
+    UPDATE wa_message m SET status = 'expired', next_attempt_at = NULL
+    FROM head h WHERE h.verdict = 'expired' AND m.id = h.message_id AND m.status = 'queued'
+    RETURNING m.id, m.session_id
+),
+told AS (
+    INSERT INTO wa_event (kind, session_id, message_id, data)
+    SELECT 'message.expired', session_id, id, '{}' FROM expired
+)
+SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
+       h.session_id, h.transport, h.config, h.on_uncertain, h.hold, h.message_id,
+       coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
+       CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content,
+       (1000 * extract(epoch FROM
+           CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
+FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
+"""
+
+_RELEASE = """
+DELETE FROM wa_in_flight f
+USING unnest(%(names)s::text[]) AS c(name)
+JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+WHERE f.session_id = s.id AND f.slot = 0 AND f.worker_id = %(worker)s AND f.message_id IS NULL
+"""
+
+_OWN = """
+SELECT f.token, f.message_id, f.session_id, s.name, s.transport, s.on_uncertain, m.attempts, m.max_attempts
+FROM wa_in_flight f JOIN wa_session s ON s.id = f.session_id JOIN wa_message m ON m.id = f.message_id
+WHERE f.worker_id = %(worker)s AND f.fenced_at <= clock_timestamp() - %(age)s * interval '1 second'
+"""
+
+
+class Verdict(StrEnum):
+    """Why a claimed session sends nothing now. Those that are not listed here do send."""
+
+    GONE = "gone"
+    IN_FLIGHT = "in_flight"
+    EMPTY = "empty"
+    STOPPED = "stopped"
+    HELD = "held"
+    ABANDONED = "abandoned"
+    EXPIRED = "expired"
+    QUIET_OVER = "quiet_over"
+    WAIT = "wait"
+    OVERTAKEN = "overtaken"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A claimed session that sends nothing now, with the wait that its verdict asks for; None for no wait known."""
+
+    claimed: ClaimedSession
+    verdict: Verdict
+    delay_ms: int | None = None
+    session_id: int = 0
+    transport: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    hold: str = ""
+
+
+@dataclass(slots=True)
+class Fenced:
+    """What one fence decided."""
+
+    flights: list[Flight] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    # Rows that say `sending` though nothing is in flight: what became of them nobody knows.
+    abandoned: list[Flight] = field(default_factory=list)
+    # Jobs of messages that expired: out of the mirror with them.
+    expired: list[SettledJob] = field(default_factory=list)
+
+
+async def fence(
+    connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, claimed: Sequence[ClaimedSession]
+) -> Fenced:
+    """Decide for all of `claimed` and commit it. Raises psycopg.Error, after which the commit may have happened."""
+    by_name = {session.name: session for session in claimed}
+    # Before the first statement: the deadline on this clock is never later than the one in the database.
+    fenced_at = clock.now()
+    parameters = {"worker": worker, "names": list(by_name), "seconds": SEND_SECONDS}
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(_RESERVE, parameters)
+        looked = await connection.execute(_LOOK, parameters)
+        await connection.execute(_RELEASE, parameters)
+    return _sort(await looked.fetchall(), by_name, fenced_at)
+
+
+def _sort(rows: list[tuple[Any, ...]], by_name: dict[str, ClaimedSession], fenced_at: float) -> Fenced:
+    fenced = Fenced()
+    for (
+        name, verdict, session_id, transport, config, on_uncertain, hold, message_id, attempts, max_attempts,
+        has_more, token, content, delay_ms,
+    ) in rows:  # fmt: skip
+        if verdict in ("send", "abandoned"):
+            flight = Flight(
+                token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
+                on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
+                fenced_at=fenced_at, deadline=fenced_at + SEND_SECONDS, claimed=by_name[name],
+                config=config, content=content,
+            )  # fmt: skip
+            (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
+            continue
+        if verdict == "expired":
+            fenced.expired.append(SettledJob(name, str(message_id)))
+        waiting = Waiting(by_name[name], Verdict(verdict), delay_ms, session_id or 0, transport, config, hold or "")
+        fenced.waiting.append(waiting)
+    return fenced
+
+
+async def own_flights(
+    connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, *, older_than_seconds: float = 0
+) -> list[Flight]:
+    """The flights that the database has for `worker`: to find those of a fence whose commit was not answered."""
+    rows = await (await connection.execute(_OWN, {"worker": worker, "age": older_than_seconds})).fetchall()
+    now = clock.now()
+    return [
+        Flight(
+            token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
+            on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=True,
+            fenced_at=now, deadline=now,
+        )
+        for token, message_id, session_id, name, transport, on_uncertain, attempts, max_attempts in rows
+    ]  # fmt: skip

@@ -1,0 +1,118 @@
+"""What an engine's answer means for a message: pure functions from an outcome to what is to be written."""
+
+import random
+import uuid
+from dataclasses import dataclass, field, replace
+
+from sessions_app.exceptions import (
+    NotConnected,
+    OutcomeUnknown,
+    PermanentError,
+    RetryableError,
+    SendError,
+    SessionRefused,
+)
+from sessions_app.models import EventKind, Hold, ObservedState, OnUncertain, Outcome, Status
+from sessions_app.queues.dispatch import ClaimedSession
+
+# The wait before attempt n + 1 is random between nothing and BASE doubled with each attempt, and CEILING at most.
+_BACKOFF_BASE_MS = 2_000
+_BACKOFF_CEILING_MS = 600_000
+
+
+@dataclass(slots=True)
+class Flight:
+    """A message that was fenced: this worker alone may hand it over, once, until `deadline` on its own clock."""
+
+    token: int
+    message_id: uuid.UUID
+    session_id: int
+    session_name: str
+    transport: str
+    on_uncertain: str
+    attempts: int
+    max_attempts: int
+    # Whether more stands behind it in the session's line.
+    has_more: bool
+    # Seconds on `clock.now()`.
+    fenced_at: float
+    deadline: float
+    claimed: ClaimedSession | None = None
+    config: dict[str, object] = field(default_factory=dict)
+    content: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is to be written for one attempt. `retry_ms` is the wait before the message may go again."""
+
+    flight: Flight
+    outcome: Outcome
+    status: Status
+    event: str = ""
+    provider_id: str = ""
+    error_class: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+    retry_ms: int = 0
+    # The attempt does not count: the engine never had a say.
+    refund: int = 0
+    resend: int = 0
+    hold: Hold = Hold.NONE
+    observed: str = ""
+    # Whether the engine was troubled, so that pace and caps count it.
+    is_paced: bool = True
+
+
+def accepted(flight: Flight, provider_id: str) -> Settlement:
+    """The engine took it and gave an id. An id is what makes it accepted: without one nobody can say."""
+    if not provider_id:
+        return refused(flight, OutcomeUnknown("the engine answered without an id"))
+    return Settlement(flight, Outcome.SENT, Status.SENT, EventKind.MESSAGE_SENT, provider_id=provider_id[:200])
+
+
+def returned(flight: Flight, why: str, *, wait_ms: int = 0) -> Settlement:
+    """Put back unsent: it was certainly not handed over."""
+    return Settlement(
+        flight, Outcome.RETURNED, Status.QUEUED, EventKind.MESSAGE_RETURNED,
+        error_detail=why[:1000], retry_ms=wait_ms, refund=1, is_paced=False,
+    )  # fmt: skip
+
+
+def refused(flight: Flight, error: BaseException) -> Settlement:
+    """The engine did not accept it, or nobody knows. The error's class says what comes next."""
+    problem = error if isinstance(error, SendError) else OutcomeUnknown(f"{type(error).__name__}: {error}")
+    base = Settlement(
+        flight, Outcome.UNCERTAIN, Status.UNCERTAIN,
+        error_class=problem.code, error_code=problem.provider_code[:100], error_detail=problem.detail[:1000],
+    )  # fmt: skip
+    match problem:
+        case RetryableError() if flight.attempts < flight.max_attempts:
+            wait = max(problem.after_ms, backoff_ms(flight.attempts))
+            return replace(
+                base, outcome=Outcome.RETRY, status=Status.QUEUED, event=EventKind.MESSAGE_RETRIED, retry_ms=wait
+            )
+        case RetryableError() | PermanentError():
+            return replace(base, outcome=Outcome.FAILED, status=Status.FAILED, event=EventKind.MESSAGE_FAILED)
+        case NotConnected():
+            return replace(
+                base, outcome=Outcome.HELD, status=Status.QUEUED, refund=1, hold=Hold.NOT_CONNECTED,
+                observed=ObservedState.STOPPED, is_paced=False,
+            )  # fmt: skip
+        case SessionRefused():
+            return replace(
+                base, outcome=Outcome.REFUSED, status=Status.QUEUED, refund=1, hold=Hold.REFUSED,
+                observed=ObservedState.FAILED, is_paced=False,
+            )  # fmt: skip
+    if flight.on_uncertain == OnUncertain.RESEND and flight.attempts < flight.max_attempts:
+        return replace(
+            base, status=Status.QUEUED, event=EventKind.MESSAGE_RESENT, resend=1, retry_ms=backoff_ms(flight.attempts)
+        )
+    hold = Hold.UNCERTAIN if flight.on_uncertain == OnUncertain.HOLD_SESSION else Hold.NONE
+    return replace(base, event=EventKind.MESSAGE_UNCERTAIN, hold=hold)
+
+
+def backoff_ms(attempts: int) -> int:
+    """The wait after `attempts` tries: exponential with full jitter, so that many do not come back at once."""
+    ceiling = min(_BACKOFF_CEILING_MS, _BACKOFF_BASE_MS * 2 ** min(attempts - 1, 20))
+    return random.randint(0, ceiling)  # noqa: S311 (spreads load, guards nothing)

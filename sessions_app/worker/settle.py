@@ -1,0 +1,187 @@
+"""The settle: what came of many attempts, written in one statement.
+
+Everything goes by token. An answer that comes after a newer attempt was fenced, or after a person decided, changes
+nothing and is kept on its attempt as evidence; so a settle whose commit was not answered can simply be written again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from sessions_app.models import Status
+from sessions_app.worker.outcomes import Flight, Settlement
+
+_SETTLE = """
+WITH result AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(token)s::bigint[], %(session_id)s::bigint[], %(message_id)s::uuid[], %(outcome)s::text[], %(status)s::text[],
+        %(event)s::text[], %(provider_id)s::text[], %(error_class)s::text[], %(error_code)s::text[],
+        %(error_detail)s::text[], %(retry_ms)s::bigint[], %(refund)s::int[], %(resend)s::int[], %(hold)s::text[],
+        %(observed)s::text[], %(is_paced)s::bool[]
+    ) AS r(token, session_id, message_id, outcome, status, event, provider_id, error_class, error_code, error_detail,
+           retry_ms, refund, resend, hold, observed, is_paced)
+),
+message AS (
+    UPDATE wa_message m
+    SET status = r.status,
+        attempts = m.attempts - r.refund,
+        resends = m.resends + r.resend,
+        next_attempt_at = CASE WHEN r.retry_ms > 0 THEN now() + r.retry_ms * interval '1 ms' END,
+        provider_id = r.provider_id,
+        error_class = r.error_class, error_code = r.error_code, error_detail = r.error_detail,
+        sent_at = CASE WHEN r.status = 'sent' THEN now() ELSE m.sent_at END,
+        failed_at = CASE WHEN r.status = 'failed' THEN now() END
+    FROM result r
+    WHERE m.id = r.message_id AND m.token = r.token
+      AND (m.status = 'sending'
+           -- A late answer to an attempt that was given up as uncertain, or whose resend has not begun.
+           OR m.status IN ('uncertain', 'queued') AND r.status IN ('sent', 'failed'))
+    RETURNING m.token, m.session_id, m.recipient
+),
+landed AS (
+    DELETE FROM wa_in_flight f USING result r
+    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token
+),
+attempt AS (
+    UPDATE wa_attempt a
+    SET finished_at = coalesce(a.finished_at, now()),
+        outcome = CASE WHEN m.token IS NULL THEN a.outcome ELSE r.outcome END,
+        provider_id = r.provider_id, error_code = r.error_code, error_detail = r.error_detail,
+        late_outcome = CASE WHEN m.token IS NULL AND a.outcome <> r.outcome THEN r.outcome ELSE a.late_outcome END
+    FROM result r LEFT JOIN message m ON m.token = r.token
+    WHERE a.token = r.token
+),
+event AS (
+    INSERT INTO wa_event (kind, session_id, message_id, data)
+    SELECT r.event, r.session_id, r.message_id,
+           jsonb_strip_nulls(jsonb_build_object('attempt', r.token, 'error', nullif(r.error_detail, '')))
+    FROM result r JOIN message m ON m.token = r.token
+    WHERE r.event <> ''
+),
+observed AS (
+    UPDATE wa_session s
+    SET observed_state = r.observed, observed_reason = left(r.error_detail, 500), updated_at = now()
+    FROM result r WHERE r.observed <> '' AND s.id = r.session_id
+),
+recipient AS (
+    INSERT INTO wa_recipient_pace (session_id, recipient, next_send_at)
+    SELECT s.id, m.recipient, now() + s.per_recipient_ms * interval '1 ms'
+    FROM result r JOIN message m ON m.token = r.token JOIN wa_session s ON s.id = r.session_id
+    WHERE s.per_recipient_ms > 0 AND r.is_paced
+    ON CONFLICT (session_id, recipient) DO UPDATE SET next_send_at = excluded.next_send_at
+),
+pace AS MATERIALIZED (
+    SELECT r.session_id, r.token, r.outcome, r.is_paced, r.error_detail,
+           s.hourly_cap, s.daily_cap,
+           CASE WHEN r.is_paced AND s.max_interval_ms > 0
+                THEN now() + (s.min_interval_ms + random() * (s.max_interval_ms - s.min_interval_ms)) * interval '1 ms'
+           END AS pause_until,
+           CASE WHEN d.hour_began_at > now() - interval '1 hour' THEN d.hour_began_at ELSE now() END AS hour_began_at,
+           CASE WHEN d.hour_began_at > now() - interval '1 hour' THEN d.hour_count ELSE 0 END + r.is_paced::int
+               AS hour_count,
+           CASE WHEN d.day_began_at > now() - interval '1 day' THEN d.day_began_at ELSE now() END AS day_began_at,
+           CASE WHEN d.day_began_at > now() - interval '1 day' THEN d.day_count ELSE 0 END + r.is_paced::int
+               AS day_count,
+           CASE r.outcome WHEN 'uncertain' THEN least(d.uncertain_streak + 1, 1000)
+                          WHEN 'sent' THEN 0 WHEN 'failed' THEN 0 ELSE d.uncertain_streak END AS streak,
+           CASE WHEN r.hold <> '' THEN r.hold
+                WHEN r.outcome = 'uncertain' AND d.uncertain_streak >= 1 THEN 'doubt' ELSE '' END AS new_hold,
+           s.max_interval_ms > 0 OR s.hourly_cap > 0 OR s.daily_cap > 0 AS has_pace
+    FROM result r
+    JOIN wa_session s ON s.id = r.session_id
+    JOIN wa_session_dispatch d ON d.session_id = r.session_id
+    JOIN message m ON m.token = r.token
+),
+dispatch AS (
+    UPDATE wa_session_dispatch d
+    SET next_send_at = CASE WHEN p.is_paced THEN greatest(
+            p.pause_until,
+            CASE WHEN p.hourly_cap > 0 AND p.hour_count >= p.hourly_cap THEN p.hour_began_at + interval '1 hour' END,
+            CASE WHEN p.daily_cap > 0 AND p.day_count >= p.daily_cap THEN p.day_began_at + interval '1 day' END
+        ) ELSE d.next_send_at END,
+        hour_began_at = p.hour_began_at, hour_count = p.hour_count,
+        day_began_at = p.day_began_at, day_count = p.day_count,
+        uncertain_streak = p.streak,
+        hold = CASE WHEN d.hold = '' THEN p.new_hold ELSE d.hold END,
+        hold_reason = CASE WHEN d.hold = '' AND p.new_hold <> '' THEN left(p.error_detail, 500) ELSE d.hold_reason END,
+        held_at = CASE WHEN d.hold = '' AND p.new_hold <> '' THEN now() ELSE d.held_at END,
+        last_sent_at = CASE WHEN p.outcome = 'sent' THEN now() ELSE d.last_sent_at END
+    FROM pace p
+    WHERE d.session_id = p.session_id
+      -- A session without a pace is written at most once in five seconds: its row is not worth a write a message.
+      AND (p.has_pace OR p.streak <> d.uncertain_streak OR p.new_hold <> ''
+           OR p.outcome = 'sent' AND (d.last_sent_at IS NULL OR d.last_sent_at < now() - interval '5 seconds'))
+    RETURNING d.session_id, d.next_send_at, d.hold, d.held_at = now() AS is_new_hold
+),
+held AS (
+    INSERT INTO wa_event (kind, session_id, data)
+    SELECT 'session.held', d.session_id, jsonb_build_object('hold', d.hold, 'reason', p.error_detail)
+    FROM dispatch d JOIN pace p ON p.session_id = d.session_id WHERE d.is_new_hold
+)
+SELECT r.token, m.token IS NOT NULL,
+       greatest(0, r.retry_ms, (1000 * extract(epoch FROM d.next_send_at - now()))::bigint),
+       coalesce(d.hold, ''), coalesce(d.is_new_hold, false)
+FROM result r LEFT JOIN message m ON m.token = r.token LEFT JOIN dispatch d ON d.session_id = r.session_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one settlement.
+
+    `is_current` says that it decided the message, and was not only kept as evidence. `delay_ms` is the wait that pace
+    and retry ask of the session. `hold` is what now holds it, and `is_new_hold` that this settlement is why.
+    """
+
+    settlement: Settlement
+    is_current: bool
+    delay_ms: int
+    hold: str
+    is_new_hold: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the message still stands in its line."""
+        return self.settlement.status == Status.QUEUED
+
+
+async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement]) -> list[Settled]:
+    """Write all of `settlements`, of different sessions, and commit.
+
+    Raises psycopg.Error, after which it may be called again with the same ones.
+    """
+    # In one order, so that two who write at once never wait for each other in a ring.
+    ordered = sorted(settlements, key=_session_id)
+    parameters: dict[str, list[Any]] = {
+        "token": [s.flight.token for s in ordered],
+        "session_id": [s.flight.session_id for s in ordered],
+        "message_id": [s.flight.message_id for s in ordered],
+        "outcome": [s.outcome.value for s in ordered],
+        "status": [s.status.value for s in ordered],
+        "event": [str(s.event) for s in ordered],
+        "provider_id": [_clean(s.provider_id) for s in ordered],
+        "error_class": [s.error_class for s in ordered],
+        "error_code": [_clean(s.error_code) for s in ordered],
+        "error_detail": [_clean(s.error_detail) for s in ordered],
+        "retry_ms": [s.retry_ms for s in ordered],
+        "refund": [s.refund for s in ordered],
+        "resend": [s.resend for s in ordered],
+        "hold": [s.hold.value for s in ordered],
+        "observed": [str(s.observed) for s in ordered],
+        "is_paced": [s.is_paced for s in ordered],
+    }
+    cursor = await connection.execute(_SETTLE, parameters)
+    by_token = {s.flight.token: s for s in ordered}
+    return [Settled(by_token[row[0]], *row[1:]) for row in await cursor.fetchall()]
+
+
+def _session_id(settlement: Settlement) -> int:
+    flight: Flight = settlement.flight
+    return flight.session_id
+
+
+def _clean(text: str) -> str:
+    """`text` as PostgreSQL takes it: an engine may answer anything."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
