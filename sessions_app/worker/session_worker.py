@@ -211,6 +211,8 @@ class SessionWorker(Worker):  # type: ignore[misc]
     def _show_to_rq(self, dispatcher: Dispatcher) -> None:
         if not self.connection.exists(self.key):
             self.register_birth()
+            # `rq info` shows the workers of the queues that it knows, and knows a queue only once it held something.
+            self.connection.sadd(keys.RQ_QUEUES, *(queue.key for queue in self.queues))
         if dispatcher.is_suspended:
             state = WorkerStatus.SUSPENDED
         else:

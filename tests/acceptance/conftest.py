@@ -1,0 +1,34 @@
+"""A whole waqueue for one test: real processes on the suite's PostgreSQL and on a Redis that the test may kill."""
+
+import os
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from django.db import connection
+
+from sessions_app.queues import connection as redis_connection
+from tests.acceptance.stack import Stack
+from tests.processes import Process
+from waqueue.embedded import EmbeddedValkey
+
+
+def _forget_clients() -> None:
+    for cached in (
+        redis_connection.web_client,
+        redis_connection.upkeep_client,
+        redis_connection.deployment_id,
+    ):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def stack(
+    transactional_db: None, own_redis: EmbeddedValkey, settings: object, process: Callable[..., Process]
+) -> Iterator[Stack]:
+    """Return a waqueue whose Redis is the test's own; this process speaks to the same stores."""
+    settings.REDIS_URL = own_redis.url  # type: ignore[attr-defined]
+    _forget_clients()
+    database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
+    yield Stack(own_redis, {"DATABASE_URL": database.geturl(), "REDIS_URL": own_redis.url}, process)
+    _forget_clients()

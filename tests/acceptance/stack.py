@@ -1,0 +1,78 @@
+"""Real workers and a real ledger: what was handed over stands in loopback's own entries, whatever else was lost."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.db import connection
+
+from sessions_app.models import LoopbackEntry, Message, Session, Worker
+from sessions_app.services import messages, sessions
+from sessions_app.services.audit import Actor
+from tests.processes import Process, rqworker, wait_until
+from waqueue.embedded import EmbeddedValkey
+
+ACTOR = Actor("the test")
+PHONE = "+51930246633"
+
+
+class Stack:
+    """A waqueue under test. Messages are numbered, so that the ledger shows what is missing, doubled or overtaken."""
+
+    def __init__(self, redis: EmbeddedValkey, environ: dict[str, str], process: Callable[..., Process]) -> None:
+        self.redis = redis
+        self.environ = environ
+        self._process = process
+
+    def worker(self, *arguments: str, **environ: str) -> Process:
+        """Start a worker as operators do."""
+        return self._process(rqworker, self.environ | environ, *arguments)
+
+    def ready_worker(self, *arguments: str, **environ: str) -> Process:
+        """Start a worker and wait until it beats."""
+        before = Worker.objects.count()
+        worker = self.worker(*arguments, **environ)
+        wait_until(lambda: Worker.objects.count() > before, 30, "the worker registers")
+        return worker
+
+    def session(self, name: str, **options: Any) -> Session:
+        """Make a session; `delay_ms`, `fail_rate` and `fail_as` go to loopback."""
+        config = {key: options.pop(key) for key in ("delay_ms", "fail_rate", "fail_as") if key in options}
+        return sessions.create(name=name, config=config, actor=ACTOR, **options)[0]
+
+    def submit(self, session: Session, numbers: Iterable[int]) -> list[Message]:
+        """Submit messages whose text is their number."""
+        return messages.submit(session, [messages.Draft(to=PHONE, text=str(number)) for number in numbers])
+
+    def count(self, *statuses: str) -> int:
+        """How many messages are in one of these states."""
+        return Message.objects.filter(status__in=statuses).count()
+
+    def wait_for(self, count: int, *statuses: str, within_s: float) -> None:
+        """Wait until so many messages are in one of these states."""
+        wait_until(lambda: self.count(*statuses) >= count, within_s, f"{count} messages are {' or '.join(statuses)}")
+
+    def ledger(self, session: Session | str) -> list[int]:
+        """The numbers that a session handed over, in order."""
+        entries = LoopbackEntry.objects.filter(session_name=str(session)).order_by("id")
+        return [int(entry.content["text"]) for entry in entries]
+
+    def assert_in_order_and_once(self, session: Session | str, count: int) -> None:
+        """Fail unless 0 to `count` - 1 were each handed over once, in order."""
+        assert self.ledger(session) == list(range(count))
+
+    def assert_never_two_at_once(self, session: Session | str, delay_ms: int) -> None:
+        """Fail if a hand-over began before the one before it can have been answered."""
+        times = (
+            LoopbackEntry.objects.filter(session_name=str(session)).order_by("id").values_list("created_at", flat=True)
+        )
+        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+        assert all(gap >= delay_ms / 1000 for gap in gaps), min(gaps)
+
+    def cut_database_connections(self) -> None:
+        """End every connection to PostgreSQL but this process's own."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )

@@ -1,0 +1,66 @@
+"""Two workers' connections on one table, for tests that put fence and settle into one another's way."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+from sessions_app.database import connect
+from sessions_app.models import Message, Session
+from sessions_app.queues.dispatch import ClaimedSession
+from sessions_app.services import messages, sessions
+from sessions_app.services.audit import Actor
+from sessions_app.worker.fence import Fenced, fence
+
+ACTOR = Actor("the test")
+
+
+def session_with(*texts: str, name: str = "s", **options: Any) -> tuple[Session, list[Message]]:
+    """Make a session with one queued message per text."""
+    session, _ = sessions.create(name=name, actor=ACTOR, **options)
+    drafts = [messages.Draft(to="+51930246633", text=text) for text in texts]
+    return session, messages.submit(session, drafts) if drafts else []
+
+
+def claimed(*names: str) -> list[ClaimedSession]:
+    """Claims as Redis would give them."""
+    return [ClaimedSession(name, "generation", 1) for name in names]
+
+
+class LabWorker:
+    """One worker's side of PostgreSQL: a connection, and an id of its own."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+        self.id = uuid.uuid4()
+
+    async def fence(self, *names: str) -> Fenced:
+        """Fence these sessions, as after a claim."""
+        return await fence(self.connection, self.id, claimed(*names or ("s",)))
+
+    async def execute(self, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement; return its rows."""
+        cursor = await self.connection.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+
+@asynccontextmanager
+async def workers(count: int = 2) -> AsyncIterator[list[LabWorker]]:
+    """Connections for `count` workers, closed at the end."""
+    made = [LabWorker(await connect()) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for worker in made:
+            await worker.connection.close()
+
+
+async def until_blocked(observer: LabWorker, blocked: LabWorker, deadline_s: float = 10) -> None:
+    """Wait until PostgreSQL itself says that `blocked` waits for a lock."""
+    pid = blocked.connection.info.backend_pid
+    async with asyncio.timeout(deadline_s):
+        while not (await observer.execute("SELECT pg_blocking_pids(%s) <> '{}'", [pid]))[0][0]:
+            await asyncio.sleep(0.01)
