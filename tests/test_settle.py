@@ -250,7 +250,7 @@ def test_a_late_uncertainty_does_not_unsettle_what_a_person_decided() -> None:
 
 
 def test_what_was_put_back_can_be_fenced_again_and_does_not_count() -> None:
-    _, (message,) = session_with("one")
+    session_with("one")
 
     async def act() -> int:
         async with workers(1) as (worker,):

@@ -33,6 +33,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024
 
 # Sending. How each is used stands where it is used, in `sessions_app/worker/`.
 WAQUEUE_CONCURRENCY = env.int("CONCURRENCY", default=200, validate=validate.Range(min=1))
+WAQUEUE_SEND_SECONDS = env.float("SEND_SECONDS", default=60.0, validate=validate.Range(min=1, max=600))
 WAQUEUE_DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=60.0, validate=validate.Range(min=0))
 WAQUEUE_MAX_ATTEMPTS = env.int("MAX_ATTEMPTS", default=5, validate=validate.Range(min=1))
 WAQUEUE_DEFAULT_REGION = env.str("DEFAULT_REGION", default="").upper()

@@ -12,13 +12,11 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from django.conf import settings
 
 from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
 from sessions_app.worker.outcomes import Flight
-
-# From the fence's commit on the hand-over may happen; an attempt that has not ended by then is uncertain.
-SEND_SECONDS = 60
 
 _RESERVE = """
 INSERT INTO wa_in_flight (session_id, slot, token, worker_id, fenced_at, deadline_at)
@@ -169,7 +167,7 @@ async def fence(
     by_name = {session.name: session for session in claimed}
     # Before the first statement: the deadline on this clock is never later than the one in the database.
     fenced_at = clock.now()
-    parameters = {"worker": worker, "names": list(by_name), "seconds": SEND_SECONDS}
+    parameters = {"worker": worker, "names": list(by_name), "seconds": settings.WAQUEUE_SEND_SECONDS}
     async with connection.pipeline(), connection.transaction():
         await connection.execute(_RESERVE, parameters)
         looked = await connection.execute(_LOOK, parameters)
@@ -187,7 +185,7 @@ def _sort(rows: list[tuple[Any, ...]], by_name: dict[str, ClaimedSession], fence
             flight = Flight(
                 token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
                 on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
-                fenced_at=fenced_at, deadline=fenced_at + SEND_SECONDS, claimed=by_name[name],
+                fenced_at=fenced_at, deadline=fenced_at + settings.WAQUEUE_SEND_SECONDS, claimed=by_name[name],
                 config=config, content=content,
             )  # fmt: skip
             (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
