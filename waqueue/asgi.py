@@ -4,7 +4,10 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from waqueue import serving
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "waqueue.settings")
-os.environ.setdefault("WAQUEUE_SERVES", "web")
+# Only a process that serves begins a reconciliation: see SessionsAppConfig.ready.
+serving.declare()
 
 application = get_asgi_application()

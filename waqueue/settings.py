@@ -11,11 +11,13 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, EnvError, validate
 
+from waqueue.ages import parse_age
 from waqueue.logs import configure_logging
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False, prefix="WAQUEUE_")
 stores = Env(eager=False)
+POLICIES = ["report", "archive", "purge"]
 
 DATABASE_URL = stores.str("DATABASE_URL", default="")
 REDIS_URL = stores.str("REDIS_URL", default="")
@@ -36,6 +38,12 @@ WAQUEUE_CONCURRENCY = env.int("CONCURRENCY", default=200, validate=validate.Rang
 WAQUEUE_SEND_SECONDS = env.float("SEND_SECONDS", default=60.0, validate=validate.Range(min=1, max=600))
 WAQUEUE_DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=60.0, validate=validate.Range(min=0))
 WAQUEUE_MAX_ATTEMPTS = env.int("MAX_ATTEMPTS", default=5, validate=validate.Range(min=1))
+# Reconciliation. What its policies do stands in `sessions_app/reconciliation/repair.py`.
+WAQUEUE_RECONCILE_SECONDS = env.float("RECONCILE_SECONDS", default=60.0, validate=validate.Range(min=1))
+WAQUEUE_ORPHAN_POLICY = env.str("ORPHAN_POLICY", default="archive", validate=validate.OneOf(POLICIES))
+WAQUEUE_LEGACY_POLICY = env.str("LEGACY_POLICY", default="report", validate=validate.OneOf(POLICIES))
+WAQUEUE_LEGACY_PREFIX = env.str("LEGACY_PREFIX", default="queue:")
+RESTORE_MAX_AGE = env.str("RESTORE_MAX_AGE", default="24h")
 WAQUEUE_DEFAULT_REGION = env.str("DEFAULT_REGION", default="").upper()
 
 try:
@@ -57,6 +65,9 @@ if not DATABASE_URL.startswith(("postgres://", "postgresql://")):
     raise ImproperlyConfigured("DATABASE_URL has to begin with postgresql://: waqueue keeps its promises in PostgreSQL")
 if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
     raise ImproperlyConfigured("REDIS_URL has to begin with redis://, rediss:// or unix://")
+
+# None asks a person about every message of an orphan; the longest time there is asks about none.
+WAQUEUE_RESTORE_MAX_AGE = parse_age("WAQUEUE_RESTORE_MAX_AGE", RESTORE_MAX_AGE)
 
 # The two stores.
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)}

@@ -4,8 +4,10 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from waqueue import serving
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "waqueue.settings")
-# Only a process that serves may begin a reconciliation: see SessionsAppConfig.ready.
-os.environ.setdefault("WAQUEUE_SERVES", "web")
+# Only a process that serves begins a reconciliation: see SessionsAppConfig.ready.
+serving.declare()
 
 application = get_wsgi_application()

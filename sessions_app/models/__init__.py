@@ -18,6 +18,15 @@ from sessions_app.models.message import (
     Status,
     new_id,
 )
+from sessions_app.models.orphan import UNRESOLVED, Orphan, OrphanEntry, OrphanSource, OrphanState
+from sessions_app.models.reconciliation import (
+    NOTES,
+    FindingKind,
+    Reconciliation,
+    ReconciliationFinding,
+    ReconciliationOutcome,
+    Trigger,
+)
 from sessions_app.models.session import (
     PROBED_HOLDS,
     DesiredState,
@@ -29,22 +38,27 @@ from sessions_app.models.session import (
     SessionCounter,
     SessionDispatch,
 )
+from sessions_app.models.task import BackgroundTask, TaskState
 from sessions_app.models.worker import Worker
 
 __all__ = [
     "ACCEPTED",
     "FINAL",
+    "NOTES",
     "OPEN",
     "PROBED_HOLDS",
     "TOKEN_SEQUENCE",
+    "UNRESOLVED",
     "UNSENT",
     "ApiKey",
     "Attempt",
     "AuditEntry",
+    "BackgroundTask",
     "Deployment",
     "DesiredState",
     "Event",
     "EventKind",
+    "FindingKind",
     "Hold",
     "IdempotencyKey",
     "InFlight",
@@ -53,14 +67,23 @@ __all__ = [
     "MessageType",
     "ObservedState",
     "OnUncertain",
+    "Orphan",
+    "OrphanEntry",
+    "OrphanSource",
+    "OrphanState",
     "Outcome",
     "Priority",
     "RecipientPace",
+    "Reconciliation",
+    "ReconciliationFinding",
+    "ReconciliationOutcome",
     "Scope",
     "Session",
     "SessionCounter",
     "SessionDispatch",
     "Status",
+    "TaskState",
+    "Trigger",
     "Worker",
     "new_id",
 ]

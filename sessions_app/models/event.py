@@ -27,6 +27,11 @@ class EventKind(models.TextChoices):
     SESSION_DELETED = "session.deleted", _("session deleted")
     WORKER_GONE = "worker.gone", _("worker gone")
     QUEUES_REBUILT = "queues.rebuilt", _("queues rebuilt")
+    QUEUE_ORPHANED = "queue.orphaned", _("queue orphaned")
+    QUEUE_ARCHIVED = "queue.archived", _("orphan archived")
+    QUEUE_RESTORED = "queue.restored", _("orphan restored")
+    QUEUE_PURGED = "queue.purged", _("orphan purged")
+    RECONCILIATION_FINISHED = "reconciliation.finished", _("reconciliation finished")
 
 
 class Event(models.Model):

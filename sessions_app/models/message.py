@@ -106,6 +106,10 @@ class Message(models.Model):
 
     client_ref = models.CharField(_("client reference"), max_length=200, blank=True, default="")
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    # Where it waits while it is `orphaned`.
+    orphan = models.ForeignKey(
+        "sessions_app.Orphan", on_delete=models.SET_NULL, null=True, blank=True, db_index=False, related_name="+"
+    )
     batch_id = models.UUIDField(_("batch"), null=True, blank=True)
 
     created_at = models.DateTimeField(_("created"))

@@ -1,5 +1,6 @@
 """The Redis clients. The web's fails fast, since its rows are safe already; the worker's is patient."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -61,7 +62,7 @@ def deployment_id() -> str:
     return str(Deployment.current().id)
 
 
-def run(client: redis.Redis, script: Script, keys: list[str], args: list[Any]) -> Any:
+def run(client: redis.Redis, script: Script, keys: Sequence[str | bytes], args: list[Any]) -> Any:
     """Run `script`; raise QueueUnavailable when Redis cannot, OtherDeployment when it belongs to somebody else."""
     try:
         try:

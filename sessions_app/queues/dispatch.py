@@ -57,33 +57,34 @@ class SettledJob:
 
 @dataclass(slots=True)
 class DispatchQueues:
-    """The worker's side of Redis. Every method raises QueueUnavailable when Redis does not answer."""
+    """The worker's side of Redis.
+
+    Every method raises QueueUnavailable when Redis does not answer, and OtherDeployment, having touched nothing, when
+    it belongs to another database.
+    """
 
     deployment: str
     client: "redis.asyncio.Redis" = field(default_factory=worker_client)
 
     async def claim(self, limit: int) -> Claim:
-        """Take up to `limit` due sessions, oldest first. Raises OtherDeployment, having touched nothing."""
+        """Take up to `limit` due sessions, oldest first."""
         reply = await self._run(
             scripts.CLAIM,
             [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED],
             [self.deployment, limit, AGAIN_MS, uuid.uuid4().hex],
         )
-        owner = reply[0].decode()
-        if owner != self.deployment:
-            raise OtherDeployment(f"this Redis belongs to the waqueue database {owner}: nothing in it is touched")
-        generation = reply[1].decode()
+        generation = reply[0].decode()
         sessions: list[ClaimedSession] = []
-        for at in range(5, len(reply), 2):
+        for at in range(4, len(reply), 2):
             if _NAME.fullmatch(reply[at]):
                 sessions.append(ClaimedSession(reply[at].decode(), generation, reply[at + 1]))
             else:
                 await self._forget(reply[at])
         return Claim(
             generation=generation,
-            mark=int(reply[2]),
-            is_suspended=bool(reply[3]),
-            next_due_ms=None if reply[4] < 0 else reply[4],
+            mark=int(reply[1]),
+            is_suspended=bool(reply[2]),
+            next_due_ms=None if reply[3] < 0 else reply[3],
             sessions=sessions,
         )
 
@@ -95,9 +96,7 @@ class DispatchQueues:
         for back in sessions:
             delay = -1 if back.delay_ms is None else back.delay_ms
             args += (back.session.name, back.session.generation, back.session.version, delay)
-        reply = await self._run(scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
-        if isinstance(reply, bytes):
-            raise OtherDeployment(f"this Redis belongs to the waqueue database {reply.decode()}: nothing is touched")
+        await self._run(scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
 
     async def signal(self, names: Sequence[str]) -> None:
         """Have these sessions looked at now."""
@@ -120,8 +119,13 @@ class DispatchQueues:
     async def _run(self, script: Script, where: list[str], args: list[Any]) -> Any:
         try:
             try:
-                return await self.client.evalsha(script.sha, len(where), *where, *args)
+                reply = await self.client.evalsha(script.sha, len(where), *where, *args)
             except NoScriptError:
-                return await self.client.eval(script.text, len(where), *where, *args)
+                reply = await self.client.eval(script.text, len(where), *where, *args)
         except (TimeoutError, RedisError, OSError) as error:
             raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+        if isinstance(reply, bytes):
+            raise OtherDeployment(
+                f"this Redis belongs to the waqueue database {reply.decode()}: nothing in it is touched"
+            )
+        return reply

@@ -1,18 +1,21 @@
 """What is in Redis now, for pages, the API and reconciliation. Reads only; never `KEYS`, never deserialises."""
 
+import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from sessions_app.exceptions import QueueUnavailable
-from sessions_app.queues import keys
-from sessions_app.queues.connection import web_client
+from sessions_app.exceptions import OtherDeployment, QueueUnavailable
+from sessions_app.queues import keys, scripts
+from sessions_app.queues.connection import deployment_id, run, web_client
 
 
 def depths(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[int]:
     """How many jobs each session's queue holds, in one round trip. Raises QueueUnavailable."""
-    return _pipelined(client, [("LLEN", keys.queue_key(name)) for name in session_names])
+    return [depth or 0 for depth in _pipelined(client, [("LLEN", keys.queue_key(name)) for name in session_names])]
 
 
 def due_times(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[float | None]:
@@ -44,11 +47,78 @@ def _pipelined(client: redis.Redis | None, commands: Iterable[tuple[str, ...]]) 
         with (client or web_client()).pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            return pipe.execute()
+            return [_or_none(reply) for reply in pipe.execute(raise_on_error=False)]
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def _or_none(reply: Any) -> Any:
+    """A reply of a pipeline; None for a key of another type than ours, which is foreign and no failure of Redis."""
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def text(raw: bytes | str) -> str:
     """What stands in Redis as text; bytes that are none are shown escaped."""
     return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What Redis says of itself. `generation` is empty when it was wiped or restarted since the last claim."""
+
+    generation: str
+    mark: int
+
+
+def meta(*, client: redis.Redis | None = None) -> Meta:
+    """Whose Redis this is and how far it has come. Raises OtherDeployment, QueueUnavailable."""
+    client = client or web_client()
+    try:
+        reply: Any = client.hmget(keys.META, "deployment", "generation", "run_id", "mark")
+        owner, generation, run_id, mark = reply
+        is_same_life = run_id is not None and run_id.decode() == client.info("server")["run_id"]
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    if owner is not None and owner.decode() != deployment_id():
+        raise OtherDeployment(f"this Redis belongs to the waqueue database {owner.decode()}: nothing in it is touched")
+    return Meta(generation.decode() if generation and is_same_life else "", int(mark or 0))
+
+
+def establish_generation(*, client: redis.Redis | None = None) -> str:
+    """The generation of this Redis, made if it has none yet. Raises OtherDeployment, QueueUnavailable."""
+    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED]
+    reply = run(client or web_client(), scripts.CLAIM, where, [deployment_id(), 0, 0, uuid.uuid4().hex])
+    return str(reply[0].decode())
+
+
+def due_in_ms(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[int | None]:
+    """In how many ms by Redis' own clock each session is looked at, None for not due. Raises QueueUnavailable."""
+    (seconds, micros), *scores = _pipelined(
+        client, [("TIME",), *(("ZSCORE", keys.DUE, name) for name in session_names)]
+    )
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    return [None if score is None else int(float(score)) - now_ms for score in scores]
+
+
+def empty_names(*, client: redis.Redis | None = None) -> set[bytes]:
+    """Queues that RQ still lists by name though they hold nothing. Raises QueueUnavailable."""
+    client = client or web_client()
+    prefix = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
+    try:
+        known: Any = client.smembers(keys.RQ_QUEUES)
+        listed: list[bytes] = [key for key in known if key.startswith(prefix)]
+        with client.pipeline(transaction=False) as pipe:
+            for key in listed:
+                pipe.exists(key)
+            return {key for key, exists in zip(listed, pipe.execute(), strict=True) if not exists}
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def forget_empty_name(key: bytes, *, client: redis.Redis | None = None) -> None:
+    """Have RQ forget the name of a queue that is still empty. Raises QueueUnavailable, OtherDeployment."""
+    run(client or web_client(), scripts.FORGET_NAME, [key, keys.META, keys.RQ_QUEUES], [deployment_id()])

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Message
 from sessions_app.queues import inspect, keys, scripts
 from sessions_app.queues.connection import deployment_id, run, web_client
 from sessions_app.queues.jobs import job_fields
+from sessions_app.queues.lists import replaced_key
 
 # Jobs in one script call: Redis serves nobody else while it runs.
 _CHUNK = 200
+_READ_CHUNK = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +30,24 @@ class Entry:
 
 
 def put(
-    session_name: str, entries: Sequence[Entry], *, urgent: bool = False, client: redis.Redis | None = None
+    session_name: str,
+    entries: Sequence[Entry],
+    *,
+    urgent: bool = False,
+    recheck: bool = False,
+    client: redis.Redis | None = None,
 ) -> int | None:
     """Put `entries` into the mirror of a session and let workers look at it; return the length of its queue.
 
     Only what is committed may be put. `urgent` looks at the session now even when it has a due time: for a message
-    that may go before the one it waits for.
+    that may go before the one it waits for. `recheck` puts what is missing in the queue even when its hash is there.
 
     Raises QueueUnavailable when Redis cannot be reached: the rows are safe, and reconciliation puts them later.
     """
     length: int | None = None
     for start in range(0, len(entries), _CHUNK):
         args: list[Any] = [
-            deployment_id(), keys.WAKE, session_name, "1" if urgent else "0",
+            deployment_id(), keys.WAKE, session_name, "1" if urgent else "0", "1" if recheck else "0",
         ]  # fmt: skip
         for entry in entries[start : start + _CHUNK]:
             fields = job_fields(session_name, entry.message)
@@ -72,31 +79,19 @@ def take_out(session_name: str, message_ids: Sequence[object], *, client: redis.
         run(client or web_client(), scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
 
 
-def first_ids(session_name: str, count: int, *, client: redis.Redis) -> list[str]:
-    """The ids of the first `count` jobs in the mirror. Raises QueueUnavailable."""
+def job_ids(session_name: str, *, client: redis.Redis) -> list[str] | None:
+    """The ids of all jobs in the mirror; None for a key that is no list. Raises QueueUnavailable."""
+    found: list[str] = []
     try:
-        raw = client.lrange(keys.queue_key(session_name), 0, count - 1)
+        while chunk := client.lrange(keys.queue_key(session_name), len(found), len(found) + _READ_CHUNK - 1):
+            found += map(inspect.text, chunk)
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            return None
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    return [inspect.text(entry) for entry in raw]
-
-
-def append_missing(session_name: str, messages: Sequence[Message], *, client: redis.Redis) -> None:
-    """Put those of `messages`, the newest of their line, that the mirror lacks. Raises QueueUnavailable."""
-    if not messages:
-        return
-    key = keys.queue_key(session_name)
-    try:
-        with client.pipeline(transaction=False) as pipe:
-            for message in messages:
-                pipe.lpos(key, str(message.pk), rank=-1, maxlen=10_000)
-            missing = [message for message, at in zip(messages, pipe.execute(), strict=True) if at is None]
-            # Their hashes may be there from the list that was replaced: without them they are put.
-            if missing:
-                client.unlink(*(keys.job_key(message.pk) for message in missing))
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    put(session_name, [Entry(message) for message in missing], client=client)
+    return found
 
 
 class Replacement:
@@ -111,7 +106,6 @@ class Replacement:
         self._session_name = session_name
         self._client = client
         self._key = f"waqueue:replacement:{uuid.uuid4().hex}"
-        self._count = 0
 
     def __enter__(self) -> "Replacement":
         return self
@@ -125,25 +119,21 @@ class Replacement:
         try:
             with self._client.pipeline(transaction=False) as pipe:
                 for message in messages:
+                    # What is left of an earlier one may be about to expire.
+                    pipe.unlink(keys.job_key(message.pk))
                     pipe.hset(keys.job_key(message.pk), items=job_fields(self._session_name, message))
                 pipe.rpush(self._key, *(str(message.pk) for message in messages))
                 pipe.expire(self._key, self._TTL_SECONDS)
                 pipe.execute()
         except RedisError as error:
             raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-        self._count += len(messages)
 
-    def swap(self) -> None:
-        """Make it the session's queue. Raises QueueUnavailable."""
+    def swap(self) -> bytes | None:
+        """Make it the session's queue; return the name under which the old one now waits to be looked through.
+
+        A key of that name that is no list is left alone. Raises QueueUnavailable, OtherDeployment.
+        """
         key = keys.queue_key(self._session_name)
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                if self._count:
-                    pipe.persist(self._key)
-                    pipe.rename(self._key, key)
-                    pipe.sadd(keys.RQ_QUEUES, key)
-                else:
-                    pipe.unlink(key)
-                pipe.execute()
-        except RedisError as error:
-            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+        old = replaced_key(key.encode())
+        where: list[str | bytes] = [self._key, key, old, keys.META, keys.RQ_QUEUES]
+        return old if run(self._client, scripts.SWAP, where, [deployment_id()]) else None

@@ -10,8 +10,10 @@ import redis
 from django.db import connection
 
 from sessions_app.models import OPEN, Deployment, Event, EventKind, Message, Session
-from sessions_app.queues import mirror
+from sessions_app.queues import inspect, mirror
 from sessions_app.queues.connection import upkeep_client
+from sessions_app.reconciliation.mend import mend
+from sessions_app.reconciliation.replaced import settle_replaced
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,10 @@ def _rebuild(generation: str, *, is_first: bool) -> int:
     )  # fmt: skip
     mirror.signal([session.name for session in with_open], client=client)
     count = sum(rebuild_session(session, client) for session in with_open)
+    # Redis may have come back with old data, also of sessions that have nothing to send any more.
+    names = inspect.session_queue_names(client=client).difference(session.name for session in with_open)
+    for session in Session.objects.alive().filter(name__in=[name for name in names if "\0" not in name]):
+        mend(session, client)
     Deployment.objects.update(redis_generation=generation)
     if not is_first or count:
         Event.objects.create(
@@ -60,28 +66,21 @@ def _rebuild(generation: str, *, is_first: bool) -> int:
 
 
 def rebuild_session(session: Session, client: redis.Redis) -> int:
-    """Write the mirror of one session anew, in order; return how many jobs it holds.
+    """Write the mirror of one session anew, in order; return how many jobs it was written with.
 
-    It is written beside the old list and swapped in. What was submitted or settled meanwhile is looked at after.
+    It is written beside the old list and swapped in. What was put or taken out meanwhile went into the old list, or out
+    of it, and is mended after.
     """
-    ids: list[str] = []
-    last_seq = 0
+    count = 0
     with mirror.Replacement(session.name, client) as replacement:
         for chunk in _open_messages(session):
             replacement.add(chunk)
-            ids += [str(message.pk) for message in chunk]
-            last_seq = max(last_seq, *(message.seq for message in chunk))
-        replacement.swap()
-    late = Message.objects.open().filter(session=session, seq__gt=last_seq).order_by("priority", "seq")
-    mirror.append_missing(session.name, list(late), client=client)
-    while head := mirror.first_ids(session.name, _CHUNK, client=client):
-        still_open = set(
-            map(str, Message.objects.open().filter(session=session, pk__in=head).values_list("pk", flat=True))
-        )
-        if not (settled := [job for job in head if job not in still_open]):
-            break
-        mirror.take_out(session.name, settled, client=client)
-    return len(ids)
+            count += len(chunk)
+        replaced = replacement.swap()
+    if replaced is not None:
+        settle_replaced(replaced)
+    mend(session, client)
+    return count
 
 
 def _open_messages(session: Session) -> Iterator[list[Message]]:

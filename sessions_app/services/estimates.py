@@ -16,9 +16,9 @@ def send_time(session: Session, place: int, now: datetime) -> datetime | None:
     dispatch = session.dispatch
     if session.desired_state != DesiredState.ACTIVE or dispatch.hold != Hold.NONE or place < 1:
         return None
-    start = max(now, dispatch.next_send_at or now)
+    last = now + _HORIZON
     average = timedelta(milliseconds=(session.min_interval_ms + session.max_interval_ms) / 2)
-    at = start + average * (place - 1)
+    at = _after(session, max(now, dispatch.next_send_at or now), average * (place - 1), last)
     for cap, period, used, began in (
         (session.hourly_cap, _HOUR, dispatch.hour_count, dispatch.hour_began_at),
         (session.daily_cap, _DAY, dispatch.day_count, dispatch.day_began_at),
@@ -27,20 +27,17 @@ def send_time(session: Session, place: int, now: datetime) -> datetime | None:
             is_open = began is not None and began + period > now
             ahead = place - 1 + (used if is_open else 0)
             at = max(at, (began if is_open and began is not None else now) + period * (ahead // cap))
-    if at - now > _HORIZON:
-        return None
-    return _after_quiet_hours(session, now, at)
+    at = _after(session, at, timedelta(0), last)
+    return at if at <= last else None
 
 
-def _after_quiet_hours(session: Session, now: datetime, at: datetime) -> datetime | None:
-    """Push `at` back by every quiet window between `now` and it."""
-    clock = now
-    while session.has_quiet_hours:
-        began, ends = quiet_hours.next_window(session, clock)
-        if began is None or ends is None or at < began:
+def _after(session: Session, start: datetime, work: timedelta, last: datetime) -> datetime:
+    """When `work` that begins at `start` and rests in the quiet hours is done; something past `last` if past that."""
+    at = start
+    while session.has_quiet_hours and at + work <= last:
+        began, ends = quiet_hours.next_window(session, at)
+        if began is None or ends is None or at + work < began:
             break
-        at += ends - max(began, now)
-        clock = ends
-        if at - now > _HORIZON:
-            return None
-    return at
+        work -= max(began - at, timedelta(0))
+        at = ends
+    return at + work

@@ -104,8 +104,8 @@ def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_i
 
 
 def put(session_name: str, messages: Sequence[Message]) -> None:
-    """Put committed messages into the mirror, each at its place; only log when Redis cannot be reached."""
-    entries = [mirror.Entry(message, _successor(message)) for message in messages]
+    """Put committed messages of one session into the mirror, each at its place; only log when Redis is not there."""
+    entries = entries_of(messages)
     # A message that may go before the one its session waits for has to be looked at now.
     urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
     try:
@@ -114,11 +114,24 @@ def put(session_name: str, messages: Sequence[Message]) -> None:
         log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
 
 
+def entries_of(messages: Sequence[Message]) -> list[mirror.Entry]:
+    """What is to be put for messages of one session, in an order in which each finds the job that it stands before."""
+    at_the_end = [message for message in messages if _is_new(message)]
+    within = [message for message in messages if not _is_new(message)]
+    # From the back: whom a message stands before is there already when its own turn comes.
+    within.sort(key=lambda message: (message.priority, message.seq), reverse=True)
+    return [mirror.Entry(message) for message in at_the_end] + [
+        mirror.Entry(message, _successor(message)) for message in within
+    ]
+
+
+def _is_new(message: Message) -> bool:
+    """Whether a message stands behind everything without a look: new, of normal priority, and queued at once."""
+    return message.priority == Priority.NORMAL and message.queued_at == message.created_at and not message.attempts
+
+
 def _successor(message: Message) -> str:
     """The id of the next message in the line, before which this one stands; empty at the end of the line."""
-    if message.priority == Priority.NORMAL and message.queued_at == message.created_at and not message.attempts:
-        # New and of normal priority: behind everything, without a look.
-        return ""
     behind = (
         Message.objects.open()
         .filter(session_id=message.session_id)
@@ -135,13 +148,12 @@ def position(message: Message) -> int:
     if message.status not in OPEN:
         return 0
     line = Message.objects.open().filter(session_id=message.session_id)
-    ahead = line.extra(where=["(priority, seq) <= (%s, %s)"], params=[message.priority, message.seq]).order_by(
-        "priority", "seq"
-    )
-    head = ahead.values_list("seq", flat=True).first()
+    sooner = line.filter(priority__lt=message.priority).count()
+    alike = line.filter(priority=message.priority, seq__lte=message.seq)
+    head = alike.order_by("seq").values_list("seq", flat=True).first()
     if head is None or message.seq - head >= 200:
-        return message.seq - (head or message.seq) + 1
-    return ahead.count()
+        return sooner + message.seq - (head or message.seq) + 1
+    return sooner + alike.count()
 
 
 def estimated_send_at(session: Session, place: int, now: datetime) -> datetime | None:
@@ -174,6 +186,7 @@ def cancel(message_id: uuid.UUID, *, actor: Actor) -> Message:
 def retry(message_id: uuid.UUID, *, actor: Actor) -> Message:
     """Queue a failed or expired message once more, at its old place. Raises WrongState, MessageNotFound."""
     with transaction.atomic():
+        _lock_session(message_id)
         _transition(
             message_id,
             (Status.FAILED, Status.EXPIRED),
@@ -209,6 +222,8 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
         },
     }
     with transaction.atomic():
+        if outcome == "resend":
+            _lock_session(message_id)
         _transition(message_id, (Status.UNCERTAIN,), "resolved", **changes[outcome])
         message = get(message_id)
         _record(message, EventKind.MESSAGE_RESOLVED, actor, f"resolve message as {outcome}", resolved_as=outcome)
@@ -221,6 +236,16 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
         else:
             transaction.on_commit(lambda: _signal(message))
     return message
+
+
+def _lock_session(message_id: uuid.UUID) -> None:
+    """Keep the session of a message from being deleted until the commit: a deleted one would never send it.
+
+    Raises WrongState when it is deleted already.
+    """
+    message = get(message_id)
+    if SessionCounter.draw(message.session_id, 0) is None:
+        raise WrongState(f"its session {message.session.name!r} was deleted and sends nothing", state=message.status)
 
 
 def _transition(message_id: uuid.UUID, allowed: tuple[Status, ...], done: str, **changes: Any) -> None:

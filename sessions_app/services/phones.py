@@ -7,7 +7,8 @@ from django.conf import settings
 
 from sessions_app.exceptions import InvalidInput
 
-_SEPARATORS = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]+")
+# With the invisible marks that address books put around a number, and that come along when it is copied.
+_SEPARATORS = re.compile(r"[\s().\-/\u00a0\u2010-\u2015\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]+")
 _MIN_DIGITS, _MAX_DIGITS = 5, 15
 
 
@@ -15,10 +16,10 @@ def normalise(phone: str, *, field: str = "to") -> str:
     """Return `phone` as `+` and digits if it names a country, else as digits alone.
 
     A number without a plus is read in the default region if there is one, else as an international number if it is a
-    possible one, else it is kept as it is: WhatsApp knows numbers that no numbering plan does, so nothing is refused
+    valid one, else it is kept as it is: WhatsApp knows numbers that no numbering plan does, so nothing is refused
     for being "invalid". Raises InvalidInput when it does not hold 5 to 15 digits.
     """
-    compact = _SEPARATORS.sub("", phone.strip())
+    compact = _SEPARATORS.sub("", phone)
     if compact.startswith("00"):
         compact = f"+{compact[2:]}"
     digits = compact.removeprefix("+")

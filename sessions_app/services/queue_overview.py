@@ -74,7 +74,9 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
 def orphans() -> list[QueueView]:
     """Queues in Redis that belong to no session. Raises QueueUnavailable."""
     names = inspect.session_queue_names()
-    ownerless = sorted(names - set(Session.objects.alive().filter(name__in=names).values_list("name", flat=True)))
+    # PostgreSQL refuses to be asked for a NUL, which a foreign name may hold.
+    askable = [name for name in names if "\0" not in name]
+    ownerless = sorted(names - set(Session.objects.alive().filter(name__in=askable).values_list("name", flat=True)))
     depths = inspect.depths(ownerless)
     return [
         QueueView(queue=queue_name(name), session=name, state="orphan", depth=depth, in_flight=0)

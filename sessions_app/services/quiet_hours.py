@@ -1,6 +1,6 @@
 """Silent hours as absolute times, so that the fence compares two timestamps and never thinks about time zones."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from django.utils import timezone
@@ -9,10 +9,11 @@ from sessions_app.models import Session, SessionDispatch
 
 
 def next_window(session: Session, now: datetime) -> tuple[datetime, datetime] | tuple[None, None]:
-    """The quiet window of `session` that is under way at `now`, or the next one; (None, None) without quiet hours.
+    """The quiet window of `session` that is under way at `now`, or the next one, in UTC; (None, None) without any.
 
     Clock times are read in the session's time zone on each day anew, so a day with a clock change is as long as it
-    really is. A window whose end is not after its start ends on the next day.
+    really is. A window whose end is not after its start ends on the next day; one that a clock change leaves out is
+    left out.
     """
     start, end = session.quiet_start, session.quiet_end
     if start is None or end is None:
@@ -21,12 +22,18 @@ def next_window(session: Session, now: datetime) -> tuple[datetime, datetime] | 
     today = now.astimezone(zone).date()
     for offset in (-1, 0, 1, 2):
         day = today + timedelta(days=offset)
-        began = datetime.combine(day, start, tzinfo=zone)
         last_day = day if end > start else day + timedelta(days=1)
-        ends = datetime.combine(last_day, end, tzinfo=zone)
-        if ends > now:
+        began = _absolute(datetime.combine(day, start, tzinfo=zone))
+        # An end that the clock shows twice is the second one: when in doubt, silence.
+        ends = max(_absolute(datetime.combine(last_day, end, tzinfo=zone).replace(fold=fold)) for fold in (0, 1))
+        if ends > max(now, began):
             return began, ends
     raise AssertionError("a window that begins within two days was not found")
+
+
+def _absolute(at: datetime) -> datetime:
+    """`at` in UTC: Python reckons with two times of one zone by their wall clocks, as if clocks were never changed."""
+    return at.astimezone(UTC)
 
 
 def roll(session_id: int) -> None:

@@ -4,7 +4,9 @@ Each act writes its event and its audit entry in its own transaction, and signal
 """
 
 import logging
+import uuid
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
@@ -27,6 +29,7 @@ from sessions_app.models import (
     Message,
     ObservedState,
     OnUncertain,
+    RecipientPace,
     Session,
     SessionCounter,
     SessionDispatch,
@@ -35,6 +38,9 @@ from sessions_app.models import (
 from sessions_app.queues import mirror
 from sessions_app.services import audit, quiet_hours
 from sessions_app.services.audit import Actor
+from sessions_app.services.locks import lock_name
+from sessions_app.services.orphans.adopting import Adopted, adopt
+from sessions_app.services.orphans.from_session import orphan_unsent
 from sessions_app.services.pacing import Pacing
 from sessions_app.transports import registry
 
@@ -68,8 +74,10 @@ def create(
     on_uncertain: str = OnUncertain.HOLD,
     max_in_flight: int = 1,
     desired_state: str = DesiredState.ACTIVE,
-) -> tuple[Session, bool]:
-    """Return the session of that name and whether it was made now.
+) -> tuple[Session, Adopted | None]:
+    """Return the session of that name and, if it was made now, what it found under its name; None if it was there.
+
+    What Redis and earlier orphans hold under its name is archived; what is young of it goes back into the line.
 
     Raises InvalidInput naming the fields that do not fit, SessionExists when there is one that differs.
     """
@@ -84,6 +92,7 @@ def create(
     wanted.observed_state = adapter.first_state if desired_state != DesiredState.STOPPED else ObservedState.STOPPED
     try:
         with transaction.atomic():
+            lock_name(name)
             wanted.save(force_insert=True)
             SessionCounter.objects.create(session=wanted)
             quiet_from, quiet_until = quiet_hours.next_window(wanted, timezone.now())
@@ -97,8 +106,9 @@ def create(
                 f"a session named {name!r} exists and differs in {', '.join(differing)}: change it with PATCH",
                 differing=differing,
             ) from None
-        return existing, False
-    return get(name), True
+        return existing, None
+    session = get(name)
+    return session, adopt(session, actor=actor)
 
 
 _COMPARED = (
@@ -116,9 +126,14 @@ def update(
     max_in_flight: int | None = None,
     desired_state: str | None = None,
 ) -> Session:
-    """Change what is given; it holds from the next message on. `config` is merged. Raises InvalidInput."""
+    """Change what is given; it holds from the next message on. `config` is merged.
+
+    Raises InvalidInput, SessionNotFound when it was deleted meanwhile.
+    """
     with transaction.atomic():
-        locked = Session.objects.select_for_update().get(pk=session.pk)
+        locked = Session.objects.alive().select_for_update().filter(pk=session.pk).first()
+        if locked is None:
+            raise SessionNotFound(f"the session {session.name!r} was deleted")
         before = {field: getattr(locked, field) for field in _COMPARED}
         if on_uncertain is not None:
             locked.on_uncertain = on_uncertain
@@ -131,20 +146,38 @@ def update(
             locked.config = registry.get(locked.transport).clean_config(locked.config | config)
         if pacing is not None:
             pacing.apply(locked)
-            quiet_from, quiet_until = quiet_hours.next_window(locked, timezone.now())
-            # A wait that the old pace imposed ends with it; what the new one asks for begins with the next message.
-            SessionDispatch.objects.filter(session=locked).update(
-                quiet_from=quiet_from, quiet_until=quiet_until, next_send_at=None
-            )
         changed = sorted(field for field in _COMPARED if getattr(locked, field) != before[field])
         if changed:
             locked.save()
+            if set(changed) & set(Pacing.__slots__):
+                _pace_anew(locked)
             Event.objects.create(
                 kind=EventKind.SESSION_CHANGED, session=locked, data={"by": actor.label, "fields": changed}
             )
             audit.record(actor, "change session", locked.name, fields=changed)
             _signal_on_commit([locked.name])
     return get(locked.name)
+
+
+def _pace_anew(session: Session) -> None:
+    """End the waits that the old pace imposed: what the new one asks for begins with the next message.
+
+    What was sent already still counts, so a cap that is used up by the new numbers keeps its window closed.
+    """
+    now = timezone.now()
+    dispatch = SessionDispatch.objects.select_for_update().get(session=session)
+    dispatch.quiet_from, dispatch.quiet_until = quiet_hours.next_window(session, now)
+    closed_until = [
+        began + period
+        for cap, count, began, period in (
+            (session.hourly_cap, dispatch.hour_count, dispatch.hour_began_at, timedelta(hours=1)),
+            (session.daily_cap, dispatch.day_count, dispatch.day_began_at, timedelta(days=1)),
+        )
+        if cap and count >= cap and began is not None and began + period > now
+    ]
+    dispatch.next_send_at = max(closed_until, default=None)
+    dispatch.save(update_fields=["quiet_from", "quiet_until", "next_send_at"])
+    RecipientPace.objects.filter(session=session).delete()
 
 
 def act(session: Session, what: Act, *, actor: Actor) -> Session:
@@ -194,8 +227,8 @@ def act_on_all(what: Literal["pause", "resume"], *, actor: Actor) -> int:
     return act_on(list(ids), what, actor=actor)
 
 
-def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"] = "refuse") -> int:
-    """Delete a session; return how many unsent messages were cancelled with it. Its history is kept.
+def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel", "orphan"] = "refuse") -> int:
+    """Delete a session; return how many unsent messages were cancelled or orphaned with it. Its history is kept.
 
     Raises SessionHasUnsentMessages when there are some and `unsent` is "refuse", or when one is being sent just now.
     """
@@ -207,34 +240,42 @@ def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"
         count = unsent_messages.count()
         if count and unsent == "refuse":
             raise SessionHasUnsentMessages(
-                f"{count} messages of {session.name!r} are not sent: cancel them with ?unsent=cancel", unsent=count
+                f"{count} messages of {session.name!r} are not sent: say ?unsent=cancel or ?unsent=orphan", unsent=count
             )
-        if InFlight.objects.filter(session=session).exists():
+        waiting = list(unsent_messages.exclude(status=Status.SENDING).select_for_update().values_list("pk", flat=True))
+        # Asked once their rows are locked: a fence that was under way has committed, and a later one gets none of them.
+        if InFlight.objects.filter(session=session).exists() or unsent_messages.filter(status=Status.SENDING).exists():
             raise SessionHasUnsentMessages(
                 f"a message of {session.name!r} is being sent just now: pause the session and ask again in a moment",
                 unsent=count,
             )
-        cancelled = list(
-            unsent_messages.exclude(status=Status.SENDING).select_for_update().values_list("pk", flat=True)
-        )
-        Message.objects.filter(pk__in=cancelled).update(status=Status.CANCELLED, next_attempt_at=None)
-        Event.objects.bulk_create(
-            [
-                Event(kind=EventKind.MESSAGE_CANCELLED, session=session, message_id=pk, data={"by": actor.label})
-                for pk in cancelled
-            ],
-            batch_size=1000,
-        )
+        if unsent == "orphan" and waiting:
+            orphan_unsent(session, by=actor.label)
+        else:
+            _cancel(session, waiting, actor)
         SessionCounter.objects.filter(session=session).delete()
         Session.objects.filter(pk=session.pk).update(
             deleted_at=timezone.now(), desired_state=DesiredState.STOPPED, observed_state=ObservedState.STOPPED
         )
         Event.objects.create(
-            kind=EventKind.SESSION_DELETED, session=session, data={"by": actor.label, "cancelled": len(cancelled)}
+            kind=EventKind.SESSION_DELETED,
+            session=session,
+            data={"by": actor.label, "unsent": len(waiting), "as": unsent},
         )
-        audit.record(actor, "delete session", session.name, cancelled=len(cancelled))
-        transaction.on_commit(lambda: _take_out(session.name, cancelled))
-    return len(cancelled)
+        audit.record(actor, "delete session", session.name, unsent=len(waiting), unsent_as=unsent)
+        transaction.on_commit(lambda: _take_out(session.name, waiting))
+    return len(waiting)
+
+
+def _cancel(session: Session, message_ids: list[uuid.UUID], actor: Actor) -> None:
+    Message.objects.filter(pk__in=message_ids).update(status=Status.CANCELLED, next_attempt_at=None)
+    Event.objects.bulk_create(
+        [
+            Event(kind=EventKind.MESSAGE_CANCELLED, session=session, message_id=pk, data={"by": actor.label})
+            for pk in message_ids
+        ],
+        batch_size=1000,
+    )
 
 
 def _check(session: Session) -> None:
@@ -251,9 +292,11 @@ def _check(session: Session) -> None:
             errors.append({"field": field, "message": " ".join(messages) + hint})
     if session.transport not in registry.names():
         errors.append({"field": "transport", "message": f"one of: {', '.join(registry.names())}"})
-    elif not 1 <= session.max_in_flight <= (most := registry.get(session.transport).max_in_flight):
-        message = f"1 to {most}" if most > 1 else f"1: {session.transport} sends one message at a time"
-        errors.append({"field": "max_in_flight", "message": message})
+    else:
+        most = registry.get(session.transport).max_in_flight
+        if not 1 <= session.max_in_flight <= most:
+            message = f"1 to {most}" if most > 1 else f"1: {session.transport} sends one message at a time"
+            errors.append({"field": "max_in_flight", "message": message})
     if errors:
         raise InvalidInput(errors)
 

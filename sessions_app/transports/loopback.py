@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import psycopg
+from django.utils.translation import gettext_noop as _
 
 from sessions_app.database import connect
 from sessions_app.exceptions import (
@@ -50,12 +51,12 @@ class LoopbackTransport(Transport):
     """Accepts everything at once unless told otherwise."""
 
     name: ClassVar[str] = "loopback"
-    title: ClassVar[str] = "Loopback (keeps messages, sends nothing)"
+    title: ClassVar[str] = _("Loopback (keeps messages, sends nothing)")
     first_state: ClassVar[ObservedState] = ObservedState.WORKING
     fields: ClassVar[tuple[ConfigField, ...]] = (
-        ConfigField("delay_ms", "how long each send takes, in milliseconds", int, 0, minimum=0, maximum=600_000),
-        ConfigField("fail_rate", "the share of sends that fail, 0 to 1", float, 0.0, minimum=0, maximum=1),
-        ConfigField("fail_as", "how they fail", str, "rejected", choices=tuple(_FAILURES)),
+        ConfigField("delay_ms", _("how long each send takes, in milliseconds"), int, 0, minimum=0, maximum=600_000),
+        ConfigField("fail_rate", _("the share of sends that fail, 0 to 1"), float, 0.0, minimum=0, maximum=1),
+        ConfigField("fail_as", _("how they fail"), str, "rejected", choices=tuple(_FAILURES)),
     )
 
     def __init__(self) -> None:

@@ -13,18 +13,21 @@ from typing import Any
 
 import psycopg
 from asgiref.sync import sync_to_async
+from django.db import Error as DatabaseError
 
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, ObservedState
 from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack
+from sessions_app.reconciliation import older_database
 from sessions_app.services import quiet_hours
 from sessions_app.worker import clock, outcomes, probes
 from sessions_app.worker.backoff import Backoff
-from sessions_app.worker.fence import Verdict, Waiting, fence, own_flights
+from sessions_app.worker.fence import Verdict, Waiting, fence, newest_token, own_flights
 from sessions_app.worker.landing import Landing
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
 from sessions_app.worker.store import Store
+from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,9 @@ class Dispatcher:
         self.is_suspended = False
         self.idle_since = clock.now()
         self._generation = ""
+        # The highest attempt token that this database is known to have given out.
+        self._newest_token = 0
+        self._restores = Thread("older database")
         self._sender = Sender()
         self._sends: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
@@ -116,11 +122,17 @@ class Dispatcher:
         await self.landing.close()
         for store in (self._fences, self._probes):
             await store.close()
+        self._restores.close()
         await self.queues.close()
 
     async def _claim(self, limit: int) -> Claim:
         claim = await self.queues.claim(limit)
         self.is_suspended = claim.is_suspended
+        if claim.mark > self._newest_token:
+            self._newest_token = await self._fences.run(newest_token)
+        if claim.mark > self._newest_token:
+            await self._wait_for_older_database(claim)
+            return claim
         if claim.generation != self._generation:
             self._generation = claim.generation
             self.on_generation(claim.generation)
@@ -129,6 +141,15 @@ class Dispatcher:
         if to_fence := [session for session in claim.sessions if not self._is_flying(session)]:
             await self._fence(to_fence)
         return claim
+
+    async def _wait_for_older_database(self, claim: Claim) -> None:
+        """Send nothing: Redis knows attempts that this database, restored from a backup, has never made."""
+        self.landing.give_back(GiveBack(session, 2000) for session in claim.sessions)
+        try:
+            await self._restores.run(older_database.resolve)
+        except (DatabaseError, QueueUnavailable) as error:
+            log.warning("the database is older than Redis, and that could not be resolved: %s", str(error).strip())
+        await asyncio.sleep(0.5)
 
     def _is_flying(self, claimed: ClaimedSession) -> bool:
         """Whether this worker has the session in flight: the claim is then the flight's, and is given back with it."""

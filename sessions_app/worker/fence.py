@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 
+from sessions_app.models import TOKEN_SEQUENCE
 from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
 from sessions_app.worker.outcomes import Flight
@@ -195,6 +196,12 @@ def _sort(rows: list[tuple[Any, ...]], by_name: dict[str, ClaimedSession], fence
         waiting = Waiting(by_name[name], Verdict(verdict), delay_ms, session_id or 0, transport, config, hold or "")
         fenced.waiting.append(waiting)
     return fenced
+
+
+async def newest_token(connection: psycopg.AsyncConnection[Any]) -> int:
+    """The highest attempt token that this database has ever given out."""
+    row = await (await connection.execute(f"SELECT last_value FROM {TOKEN_SEQUENCE}")).fetchone()  # noqa: S608
+    return 0 if row is None else int(row[0])
 
 
 async def own_flights(

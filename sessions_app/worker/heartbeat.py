@@ -44,9 +44,9 @@ async def register(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, 
     await connection.execute(_REGISTER, [worker, name, socket.gethostname(), os.getpid(), concurrency])
 
 
-async def beat(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, in_flight: int, settled: int) -> None:
-    """Say that this worker is alive, and what it is doing."""
-    await connection.execute(_BEAT, [SILENCE, in_flight, settled, worker])
+async def beat(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, in_flight: int, settled: int) -> bool:
+    """Say that this worker is alive, and what it is doing; False when its row is gone: a backup was restored."""
+    return (await connection.execute(_BEAT, [SILENCE, in_flight, settled, worker])).rowcount > 0
 
 
 async def stop(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID) -> None:

@@ -1,5 +1,7 @@
 """Scheduled messages whose time has come are queued, at the place that they have had from the start."""
 
+from functools import partial
+
 from django.db import connection, transaction
 
 from sessions_app.models import Event, EventKind, Message, Status
@@ -24,12 +26,7 @@ def promote() -> int:
             if not ids:
                 return 0
             cursor.execute("UPDATE wa_message SET status = 'queued', queued_at = now() WHERE id = ANY(%s)", [ids])
-        # In each line from its end: every message then finds the one that it has to stand before in the mirror.
-        promoted = list(
-            Message.objects.filter(pk__in=ids, status=Status.QUEUED)
-            .select_related("session")
-            .order_by("session_id", "-priority", "-seq")
-        )
+        promoted = list(Message.objects.filter(pk__in=ids, status=Status.QUEUED).select_related("session").in_order())
         Event.objects.bulk_create(
             Event(
                 kind=EventKind.MESSAGE_QUEUED,
@@ -39,9 +36,9 @@ def promote() -> int:
             )
             for message in promoted
         )
-    by_session: dict[str, list[Message]] = {}
-    for message in promoted:
-        by_session.setdefault(message.session.name, []).append(message)
-    for name, of_session in by_session.items():
-        messages.put(name, of_session)
+        by_session: dict[str, list[Message]] = {}
+        for message in promoted:
+            by_session.setdefault(message.session.name, []).append(message)
+        for name, of_session in by_session.items():
+            transaction.on_commit(partial(messages.put, name, of_session))
     return len(ids)

@@ -22,10 +22,11 @@ from rq.worker import WorkerStatus
 
 from sessions_app.queues import keys
 from sessions_app.queues.connection import deployment_id, worker_client
-from sessions_app.worker import clock
+from sessions_app.worker import chores, clock
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.upkeep import Upkeep
+from waqueue import serving
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class SessionWorker(Worker):  # type: ignore[misc]
         `burst` ends when nothing is due, `max_jobs` after that many messages, `max_idle_time` after so many seconds
         without a due session.
         """
+        serving.declare()
         return asyncio.run(self._work(burst=burst, max_jobs=max_jobs, max_idle_time=max_idle_time))
 
     async def _work(self, *, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> bool:
@@ -112,6 +114,8 @@ class SessionWorker(Worker):  # type: ignore[misc]
                 ("limits", self._watch_limits(dispatcher, max_jobs, max_idle_time)),
             )
         ]
+        if not burst:
+            background.append(asyncio.create_task(chores.run_forever(dispatcher.stopping), name="chores"))
         claiming = asyncio.create_task(dispatcher.claim_forever(burst=burst))
         # A part that ends by itself has a fault: better to stop in order than to look alive.
         await asyncio.wait([claiming, *background], return_when=asyncio.FIRST_COMPLETED)

@@ -4,21 +4,21 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import psycopg
-from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
 
 from sessions_app.exceptions import OutcomeUnknown, QueueUnavailable
 from sessions_app.models.worker import HEARTBEAT
 from sessions_app.reconciliation import rebuild, stranded
+from sessions_app.reconciliation.run import reconcile_in_time
 from sessions_app.worker import heartbeat, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
 from sessions_app.worker.outcomes import refused
 from sessions_app.worker.store import Store
+from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class Upkeep:
         self._generation = ""
         self._rebuilt = ""
         self._has_generation = asyncio.Event()
+        self._promotions = Thread("promotion")
+        self._repairs = Thread("repair")
+        self._reconciliations = Thread("reconciliation")
         dispatcher.on_generation = self._note_generation
 
     async def register(self) -> None:
@@ -52,6 +55,8 @@ class Upkeep:
             await self._beats.run(heartbeat.stop, self._dispatcher.worker)
         await self._beats.close()
         await self._judgements.close()
+        for thread in (self._promotions, self._repairs, self._reconciliations):
+            thread.close()
 
     async def run(self) -> None:
         """Run all of it until cancelled."""
@@ -60,10 +65,17 @@ class Upkeep:
             group.create_task(self._every(_JUDGE_SECONDS, "judging stalled flights", self._judge))
             group.create_task(self._every(_PROMOTE_SECONDS, "promoting scheduled messages", self._promote))
             group.create_task(self._every(_STRANDED_SECONDS, "looking for stranded sessions", self._stranded))
+            group.create_task(
+                self._every(settings.WAQUEUE_RECONCILE_SECONDS, "the timed reconciliation", self._reconcile, wait=True)
+            )
             group.create_task(self._rebuild_forever())
 
-    async def _every(self, seconds: float, what: str, act: Callable[[], Awaitable[None]]) -> None:
+    async def _every(
+        self, seconds: float, what: str, act: Callable[[], Awaitable[None]], *, wait: bool = False
+    ) -> None:
         failures = 0
+        if wait:
+            await asyncio.sleep(seconds)
         while True:
             try:
                 await act()
@@ -76,9 +88,11 @@ class Upkeep:
 
     async def _beat(self) -> None:
         landing = self._dispatcher.landing
-        await self._beats.run(
+        is_known = await self._beats.run(
             heartbeat.beat, self._dispatcher.worker, len(self._dispatcher.flights), landing.settled_count
         )
+        if not is_known:
+            await self.register()
 
     async def _judge(self) -> None:
         for name, host, in_flight in await self._judgements.run(heartbeat.missed, self._dispatcher.worker):
@@ -90,12 +104,15 @@ class Upkeep:
         self._dispatcher.landing.add(given_up)
 
     async def _promote(self) -> None:
-        while await _in_thread(promotion.promote):
+        while await self._promotions.run(promotion.promote):
             self._dispatcher.wake()
 
     async def _stranded(self) -> None:
-        if await _in_thread(stranded.signal_stranded):
+        if await self._repairs.run(stranded.signal_stranded):
             self._dispatcher.wake()
+
+    async def _reconcile(self) -> None:
+        await self._reconciliations.run(reconcile_in_time)
 
     def _note_generation(self, generation: str) -> None:
         self._generation = generation
@@ -108,22 +125,9 @@ class Upkeep:
             generation = self._generation
             while generation == self._generation and generation != self._rebuilt:
                 try:
-                    await _in_thread(rebuild.rebuild, generation)
+                    await self._repairs.run(rebuild.rebuild, generation)
                     self._rebuilt = generation
                     self._dispatcher.wake()
                 except (DatabaseError, QueueUnavailable) as error:
                     log.warning("rebuilding the queues has to wait: %s", str(error).strip())
                     await asyncio.sleep(1)
-
-
-async def _in_thread(act: Callable[..., Any], *args: Any) -> Any:
-    """Run Django's own, synchronous code beside the loop, with a connection that is known to work."""
-
-    def call() -> Any:
-        close_old_connections()
-        try:
-            return act(*args)
-        finally:
-            close_old_connections()
-
-    return await sync_to_async(call, thread_sensitive=True)()

@@ -1,20 +1,21 @@
 -- Take up to n due sessions, oldest first. There are no leases: each is due again by itself after `again_ms`.
 -- KEYS: due, versions, meta, rq:suspended
 -- ARGV: deployment, n, again_ms, a fresh generation to set when this Redis was wiped or restarted
--- Returns {deployment, generation, mark, suspended, ms to the next due time (-1: none), session, version, ...}.
+-- Returns {generation, mark, suspended, ms to the next due time (-1: none), session, version, ...}, or the other
+-- deployment's id.
 local meta = redis.call('HMGET', KEYS[3], 'deployment', 'generation', 'run_id', 'mark')
 if meta[1] and meta[1] ~= ARGV[1] then
-  return {meta[1]}
+  return meta[1]
 end
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 if not meta[2] or meta[3] ~= run_id then
   meta[2] = ARGV[4]
   redis.call('HSET', KEYS[3], 'deployment', ARGV[1], 'generation', meta[2], 'run_id', run_id)
 end
-local reply = {ARGV[1], meta[2], meta[4] or '0', redis.call('EXISTS', KEYS[4]), -1}
+local reply = {meta[2], meta[4] or '0', redis.call('EXISTS', KEYS[4]), -1}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if reply[4] == 0 then
+if reply[3] == 0 then
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
   local again = now + ARGV[3]
   for _, session in ipairs(due) do
@@ -25,6 +26,6 @@ if reply[4] == 0 then
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if first[2] then
-  reply[5] = math.max(0, first[2] - now)
+  reply[4] = math.max(0, first[2] - now)
 end
 return reply

@@ -13,7 +13,8 @@ if tonumber(ARGV[3]) > tonumber(meta[3] or '0') then
 end
 local at = 5
 for _ = 1, ARGV[4] do
-  redis.call('LREM', ARGV[at], 1, ARGV[at + 2])
+  -- A key in the place of the queue that is no list must not keep the others from being given back.
+  redis.pcall('LREM', ARGV[at], 1, ARGV[at + 2])
   redis.call('UNLINK', ARGV[at + 1])
   at = at + 3
 end

@@ -1,19 +1,28 @@
 -- Put jobs into the mirror and tell the workers that their session has something.
 -- KEYS: due, versions, meta, rq:queues, the session's queue
 -- ARGV: deployment, wake channel, session, urgent ("1": look now although the session has a due time),
+--       recheck ("1": a job that has its hash may be missing in the line all the same),
 --       then for each job: id, job key, id of the job to stand before (or ""), number of fields, fields...
 -- Returns the length of the queue, or the other deployment's id.
 local owner = redis.call('HGET', KEYS[3], 'deployment')
 if owner and owner ~= ARGV[1] then
   return owner
 end
-local at = 5
+-- A key of that name that is no list is foreign and left alone; the session is looked at all the same.
+local kind = redis.call('TYPE', KEYS[5]).ok
+local is_foreign = kind ~= 'list' and kind ~= 'none'
+local at = 6
 local put = 0
-while at <= #ARGV do
+while at <= #ARGV and not is_foreign do
   local id, key, before, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   at = at + 4
   -- A job that has its hash stands in the line already: a rebuild was faster.
-  if redis.call('EXISTS', key) == 0 then
+  local stands = redis.call('EXISTS', key) == 1
+  if stands and ARGV[5] == '1' then
+    stands = redis.call('LPOS', KEYS[5], id, 'RANK', -1)
+  end
+  if not stands then
+    redis.call('DEL', key)
     redis.call('HSET', key, unpack(ARGV, at, at + count - 1))
     local placed = 0
     if before ~= '' then
@@ -38,4 +47,4 @@ local changed = redis.call('ZADD', KEYS[1], ARGV[4] == '1' and 'LT' or 'NX', 'CH
 if changed > 0 then
   redis.call('PUBLISH', ARGV[2], '')
 end
-return redis.call('LLEN', KEYS[5])
+return is_foreign and 0 or redis.call('LLEN', KEYS[5])

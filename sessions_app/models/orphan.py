@@ -1,0 +1,143 @@
+"""Orphan: messages whose session PostgreSQL does not have. OrphanEntry: one of them, whole, also when unreadable."""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from sessions_app.models.message import Message, new_id
+from sessions_app.models.session import Session
+
+
+class OrphanSource(models.TextChoices):
+    RQ = "rq", _("RQ queue")
+    LEGACY = "legacy", _("list of the old service")
+    DELETED_SESSION = "deleted_session", _("deleted session")
+    UNKNOWN_JOBS = "unknown_jobs", _("jobs without a row")
+
+
+class OrphanState(models.TextChoices):
+    # Still in Redis, left where it is.
+    DETECTED = "detected", _("detected")
+    # Copied out of Redis, whole, and waiting for a person.
+    ARCHIVED = "archived", _("archived")
+    RESTORED = "restored", _("restored")
+    PURGED = "purged", _("purged")
+    # It was in Redis and is not any more, and it was not us.
+    VANISHED = "vanished", _("vanished")
+
+
+# Orphans that wait for a decision.
+UNRESOLVED = (OrphanState.DETECTED, OrphanState.ARCHIVED)
+
+
+class OrphanQuerySet(models.QuerySet["Orphan"]):
+    def unresolved(self) -> "OrphanQuerySet":
+        """Those that wait for a decision."""
+        return self.filter(state__in=UNRESOLVED)
+
+    def unfinished(self) -> "OrphanQuerySet":
+        """Those whose archiving was begun and not brought to its end."""
+        return self.exclude(staging_key=b"").filter(is_cleaned=False)
+
+
+class Orphan(models.Model):
+    """A queue without an owner, from the moment it is seen until a person, or a policy, has decided.
+
+    Archiving goes by steps, each of which a later run can finish: the row with its staging key is committed, the list is
+    renamed to that key, copied into entries, committed as `archived`, and only then deleted from Redis.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # As people read it; bytes that are no text are escaped. `key` is what Redis calls it.
+    queue = models.CharField(_("queue"), max_length=1000)
+    key = models.BinaryField(editable=False)
+    session_name = models.CharField(_("session"), max_length=1000)
+    # The living session that it belongs to, where there is one: unknown jobs, and old messages of an adopted list.
+    session = models.ForeignKey(
+        Session, on_delete=models.SET_NULL, null=True, blank=True, related_name="orphans", verbose_name=_("session")
+    )
+    source = models.CharField(_("source"), max_length=20, choices=OrphanSource.choices)
+    state = models.CharField(_("state"), max_length=10, choices=OrphanState.choices, default=OrphanState.DETECTED)
+    reason = models.CharField(_("why"), max_length=500)
+    messages = models.PositiveIntegerField(_("messages"), default=0)
+    unreadable = models.PositiveIntegerField(_("unreadable"), default=0)
+    oldest_at = models.DateTimeField(_("oldest"), null=True, blank=True)
+    newest_at = models.DateTimeField(_("newest"), null=True, blank=True)
+    first_seen_at = models.DateTimeField(_("seen since"))
+    last_seen_at = models.DateTimeField(_("last seen"))
+    archived_at = models.DateTimeField(_("archived"), null=True, blank=True)
+    resolved_at = models.DateTimeField(_("resolved"), null=True, blank=True)
+    resolved_by = models.CharField(_("resolved by"), max_length=200, blank=True, default="")
+    resolution = models.CharField(_("what was done"), max_length=500, blank=True, default="")
+    staging_key = models.BinaryField(default=b"", editable=False)
+    is_cleaned = models.BooleanField(default=False, editable=False)
+
+    objects = OrphanQuerySet.as_manager()
+
+    class Meta:
+        db_table = "wa_orphan"
+        verbose_name = _("orphan")
+        verbose_name_plural = _("orphans")
+        ordering = ["-first_seen_at"]
+        permissions = [
+            ("restore_orphan", _("Can restore orphans")),
+            ("purge_orphan", _("Can purge orphans")),
+        ]
+        constraints = [
+            # A queue in Redis is one orphan, however many runs see it.
+            models.UniqueConstraint(fields=["key"], condition=Q(state="detected"), name="wa_orphan_seen_once"),
+            models.UniqueConstraint(
+                fields=["staging_key"], condition=~Q(staging_key=b""), name="wa_orphan_staging_once"
+            ),
+        ]
+        indexes = [
+            # What a session that is made finds under its name; what lists show first.
+            models.Index(fields=["session_name"], condition=Q(state__in=UNRESOLVED), name="wa_orphan_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        return self.queue
+
+
+class OrphanEntry(models.Model):
+    """One entry of an orphan's list, in its order. `raw` is what stood in Redis, byte by byte."""
+
+    id = models.BigAutoField(primary_key=True)
+    orphan = models.ForeignKey(Orphan, on_delete=models.CASCADE, related_name="entries")
+    index = models.PositiveIntegerField(_("place"))
+    raw = models.BinaryField()
+    # The job's or the old service's own id: it becomes `client_ref` of a restored message that has none.
+    job_id = models.CharField(max_length=200, blank=True, default="", db_index=True)
+    recipient = models.CharField(_("to"), max_length=16, blank=True, default="")
+    # As `Message.content()`; empty where the entry could not be read.
+    content = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(_("created"), null=True, blank=True)
+    readable = models.BooleanField(_("readable"), default=True)
+    error = models.CharField(_("why not"), max_length=300, blank=True, default="")
+    # A message that was sent already and is the same by id, recipient and text.
+    duplicate_of = models.UUIDField(_("sent already as"), null=True, blank=True)
+    # What it was restored as; for a deleted session, the message that it was.
+    message = models.ForeignKey(
+        Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="orphan_entries"
+    )
+    restored_at = models.DateTimeField(_("restored"), null=True, blank=True)
+
+    class Meta:
+        db_table = "wa_orphan_entry"
+        verbose_name = _("orphan's message")
+        verbose_name_plural = _("orphans' messages")
+        ordering = ["orphan", "index"]
+        constraints = [
+            # A copy that is begun again after a crash adds nothing twice.
+            models.UniqueConstraint(fields=["orphan", "index"], name="wa_orphan_entry_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.orphan_id}: {self.index}"
+
+
+def new_staging_key(key: bytes) -> bytes:
+    """A name to rename a list to: random, and still telling whose list it was if every row about it were lost."""
+    return b"waqueue:archive:" + uuid.uuid4().hex.encode() + b":" + key

@@ -1,0 +1,205 @@
+"""Redis held against PostgreSQL: what is found, and nothing done about it.
+
+Two looks at least a second apart: what a put, a settle or a new session is just about to put right is in only one.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import redis
+from django.conf import settings
+
+from sessions_app.exceptions import OtherDeployment
+from sessions_app.models import Deployment, FindingKind, Orphan, OrphanSource, Session
+from sessions_app.queues import inspect, keys, lists
+from sessions_app.queues.connection import upkeep_client
+from sessions_app.queues.entries import printable
+from sessions_app.reconciliation import older_database, stranded
+from sessions_app.reconciliation.mirrors import Difference, differences
+from sessions_app.reconciliation.report import Report
+from sessions_app.services.orphans.archiving import queue_label
+
+_SECOND_LOOK_SECONDS = 1.0
+_NAMES = 500
+
+
+def compare(*, session_name: str | None = None, client: redis.Redis | None = None) -> Report:
+    """Everything that is not as PostgreSQL says. With `session_name`, only what bears that name.
+
+    Raises QueueUnavailable and database errors.
+    """
+    client = client or upkeep_client()
+    report = Report()
+    try:
+        meta = inspect.meta(client=client)
+    except OtherDeployment as error:
+        report.add(FindingKind.OTHER_DEPLOYMENT, detail=error.detail)
+        report.stopped = True
+        return report
+    if older_database.is_older(meta.mark):
+        report.add(FindingKind.OLDER_DATABASE, detail=f"attempts up to {meta.mark} were made in a later database")
+    if meta.generation != Deployment.current().redis_generation:
+        report.add(FindingKind.GENERATION_LOST, detail="Redis was wiped, restarted or failed over")
+    first = _Look(client, session_name)
+    if first.is_right:
+        first.notes(report)
+        return report
+    time.sleep(_SECOND_LOOK_SECONDS)
+    second = _Look(client, session_name, only=first)
+    second.report(report, first)
+    second.notes(report)
+    return report
+
+
+class _Look:
+    """One look at both stores."""
+
+    def __init__(self, client: redis.Redis, session_name: str | None, only: "_Look | None" = None) -> None:
+        self._client = client
+        self._session_name = session_name
+        self.foreign: list[bytes] = []
+        self.orphans: dict[bytes, int] = {}
+        self.legacy: dict[bytes, int] = {}
+        self.unfinished = list(Orphan.objects.unfinished())
+        self.strays: dict[bytes, int] = {}
+        self.mirrors: dict[int, tuple[Session, Difference]] = {}
+        self.empty_names: set[bytes] = set()
+        self.stranded: dict[int, str] = {}
+        self._look(only)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing but notes was found."""
+        return not (
+            self.orphans or self.legacy or self.unfinished or self.strays or self.mirrors or self.stranded
+            or self.empty_names
+        )  # fmt: skip
+
+    def _look(self, only: "_Look | None") -> None:
+        self._queues()
+        self._legacy()
+        known = {bytes(orphan.staging_key) for orphan in self.unfinished}
+        self.strays = {
+            found.key: found.length or 0
+            for found in (*lists.scan_staged(client=self._client), *lists.scan_replaced(client=self._client))
+            if found.key not in known
+        }
+        if self._session_name:
+            self.strays = {}
+        sessions = self._sessions() if only is None else [row for row, _ in only.mirrors.values()]
+        self.mirrors = {row.pk: (row, difference) for row, difference in differences(sessions, self._client)}
+        self.stranded = {
+            pk: name for pk, name in stranded.stranded_sessions(self._client) if self._session_name in (None, name)
+        }
+
+    def _sessions(self) -> list[Session]:
+        alive = Session.objects.alive().order_by("pk")
+        return list(alive.filter(name=self._session_name) if self._session_name else alive)
+
+    def _queues(self) -> None:
+        prefix = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
+        found: dict[bytes, int] = {}
+        for key in lists.scan(prefix, client=self._client):
+            if not self._is_wanted(key.key.removeprefix(prefix)):
+                continue
+            if key.length is None:
+                self.foreign.append(key.key)
+            else:
+                found[key.key] = key.length
+        self.orphans = {key: found[key] for key in self._without_owner(found)}
+        if self._session_name is None:
+            self.empty_names = self._without_owner(inspect.empty_names(client=self._client))
+
+    def _without_owner(self, queue_keys: Iterable[bytes]) -> set[bytes]:
+        """Those of these queues whose session PostgreSQL does not have."""
+        ownerless: set[bytes] = set()
+        for part in _parts(list(queue_keys)):
+            names = {_name_of(key): key for key in part}
+            owned = set(Session.objects.alive().filter(name__in=names).values_list("name", flat=True))
+            ownerless |= {key for name, key in names.items() if name not in owned}
+        return ownerless
+
+    def _legacy(self) -> None:
+        prefix = settings.WAQUEUE_LEGACY_PREFIX.encode()
+        if not prefix:
+            return
+        for key in lists.scan(prefix, client=self._client):
+            if not self._is_wanted(key.key.removeprefix(prefix)):
+                continue
+            if key.length is None:
+                self.foreign.append(key.key)
+            else:
+                self.legacy[key.key] = key.length
+
+    def _is_wanted(self, name: bytes) -> bool:
+        return self._session_name is None or name == self._session_name.encode()
+
+    def notes(self, report: Report) -> None:
+        """What is only said."""
+        for key in self.foreign:
+            report.add(FindingKind.FOREIGN_KEY, queue=queue_label(key), detail="no list: left alone")
+
+    def report(self, report: Report, first: "_Look") -> None:
+        """What was there in both looks."""
+        for orphan in self.unfinished:
+            report.add(
+                FindingKind.LEGACY_QUEUE if orphan.source == OrphanSource.LEGACY else FindingKind.ORPHAN_QUEUE,
+                queue=orphan.queue, session=orphan.session_name, messages=orphan.messages,
+                key=bytes(orphan.staging_key), detail="an archiving that was begun",
+            )  # fmt: skip
+        for key in self.strays.keys() & first.strays.keys():
+            report.add(
+                FindingKind.ORPHAN_QUEUE, queue=queue_label(lists.original_of(key)), messages=self.strays[key], key=key,
+                session=_name_of(lists.original_of(key)), detail="a renamed list that no row knows",
+            )  # fmt: skip
+        for key in sorted(self.orphans.keys() & first.orphans.keys()):
+            report.add(
+                FindingKind.ORPHAN_QUEUE, queue=queue_label(key), session=_name_of(key), messages=self.orphans[key],
+                key=key,
+            )  # fmt: skip
+        for key in sorted(self.legacy.keys() & first.legacy.keys()):
+            report.add(
+                FindingKind.LEGACY_QUEUE, queue=queue_label(key), session=_legacy_name_of(key),
+                messages=self.legacy[key], key=key,
+            )  # fmt: skip
+        for pk in self.mirrors.keys() & first.mirrors.keys():
+            row, later = self.mirrors[pk]
+            _report_mirror(report, row, first.mirrors[pk][1].both(later))
+        for pk in self.stranded.keys() & first.stranded.keys():
+            report.add(
+                FindingKind.STRANDED_SESSION, queue=keys.queue_name(self.stranded[pk]), session=self.stranded[pk],
+                row=Session(pk=pk, name=self.stranded[pk]),
+            )  # fmt: skip
+        for key in self.empty_names & first.empty_names:
+            report.add(FindingKind.EMPTY_NAME, queue=queue_label(key), key=key)
+
+
+def _report_mirror(report: Report, row: Session, difference: Difference) -> None:
+    if difference.is_foreign:
+        report.add(FindingKind.FOREIGN_KEY, queue=row.queue_name, session=row.name, detail="no list: left alone")
+    for kind, jobs in (
+        (FindingKind.MISSING_JOB, difference.missing),
+        (FindingKind.FINAL_JOB, difference.final),
+        (FindingKind.UNKNOWN_JOB, difference.unknown),
+        (FindingKind.DUPLICATE_JOB, difference.duplicate),
+        (FindingKind.MISSING_HASH, difference.without_hash),
+    ):
+        if jobs:
+            report.add(
+                kind, queue=row.queue_name, session=row.name, messages=len(jobs), row=row, job_ids=tuple(jobs)
+            )  # fmt: skip
+    if difference.is_misordered:
+        report.add(FindingKind.WRONG_ORDER, queue=row.queue_name, session=row.name, row=row)
+
+
+def _name_of(key: bytes) -> str:
+    return printable(key.removeprefix((keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()))
+
+
+def _legacy_name_of(key: bytes) -> str:
+    return printable(key.removeprefix(settings.WAQUEUE_LEGACY_PREFIX.encode()))
+
+
+def _parts(items: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(items), _NAMES):
+        yield items[start : start + _NAMES]

@@ -1,0 +1,74 @@
+"""PostgreSQL was restored from a backup that is older than Redis: some of its open rows were sent already.
+
+It shows by the attempt tokens: Redis remembers the highest one settled, and the restored sequence is below it. Nothing
+is sent until the rows that may have gone in the lost future are uncertain: those that have no job in the mirror any
+more, and the first row of each session that somebody may have had in hand.
+"""
+
+import logging
+
+import redis
+from django.db import connection, transaction
+
+from sessions_app.models import OPEN, TOKEN_SEQUENCE, Event, EventKind, Message, Session, Status
+from sessions_app.queues import inspect, mirror
+from sessions_app.queues.connection import upkeep_client
+from sessions_app.queues.dispatch import AGAIN_MS
+
+log = logging.getLogger(__name__)
+
+_LOCK = 7_710_571_002
+_WHY = "the database was restored from a backup: it may have been sent before"
+
+
+def is_older(mark: int) -> bool:
+    """Whether Redis has settled an attempt that this database has never made."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT last_value FROM {TOKEN_SEQUENCE}")  # noqa: S608 (a constant)
+        return mark > int(cursor.fetchone()[0])
+
+
+def resolve(*, client: redis.Redis | None = None) -> int | None:
+    """Make uncertain what may have been sent, then raise the sequence; return how many, None when it was done already.
+
+    One process at a time; begun again after a crash it goes on. Raises QueueUnavailable and database errors.
+    """
+    client = client or upkeep_client()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        if not cursor.fetchone()[0]:
+            return None
+        try:
+            mark = inspect.meta(client=client).mark
+            if not is_older(mark):
+                return None
+            doubted = sum(_doubt(session, client) for session in Session.objects.alive().order_by("pk"))
+            cursor.execute("SELECT setval(%s, %s)", [TOKEN_SEQUENCE, mark])
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+    log.warning("the database is older than Redis: %d messages that may have been sent are uncertain now", doubted)
+    return doubted
+
+
+def _doubt(session: Session, client: redis.Redis) -> int:
+    line = list(Message.objects.open().filter(session=session).order_by("priority", "seq").values_list("pk", flat=True))
+    if not line:
+        return 0
+    mirrored = set(mirror.job_ids(session.name, client=client) or ())
+    doubted = [pk for pk in line if str(pk) not in mirrored]
+    (due_in_ms,) = inspect.due_in_ms([session.name], client=client)
+    if due_in_ms is not None and due_in_ms <= AGAIN_MS and line[0] not in doubted:
+        doubted.append(line[0])
+    if not doubted:
+        return 0
+    with transaction.atomic():
+        count = Message.objects.filter(pk__in=doubted, status__in=OPEN).update(
+            status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
+        )
+        Event.objects.bulk_create(
+            Event(kind=EventKind.MESSAGE_UNCERTAIN, session=session, message_id=pk, data={"error": _WHY})
+            for pk in doubted
+        )
+    log.warning("session %s: %d messages may have been sent before the backup was restored", session.name, count)
+    mirror.take_out(session.name, doubted, client=client)
+    return count

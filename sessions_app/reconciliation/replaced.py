@@ -1,0 +1,28 @@
+"""What is left of a queue that was written anew: jobs in it that nobody knows are saved, the rest was copied."""
+
+from sessions_app.models import Session
+from sessions_app.queues import keys, lists
+from sessions_app.reconciliation.mirrors import known_rows
+from sessions_app.services.orphans.unknown import archive_unknown
+
+
+def settle_replaced(key: bytes) -> int:
+    """Save the unknown jobs of a replaced list, then delete the list; return how many there were.
+
+    Raises QueueUnavailable. A list whose session is gone meanwhile is renamed back: it is an orphan like any other.
+    """
+    name = lists.original_of(key).removeprefix((keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode())
+    session = Session.objects.alive().filter(name=name.decode("utf-8", "replace").replace("\0", "")).first()
+    if session is None:
+        lists.rename_away(key, lists.original_of(key))
+        return 0
+    saved = start = 0
+    while job_ids := lists.read_raw(key, start):
+        known = known_rows(job_ids)
+        if unknown := [job for job in job_ids if job not in known]:
+            saved += archive_unknown(session, unknown, queue_key=key)
+            # They were taken out of the list, so what follows moved up.
+            start -= len(unknown)
+        start += len(job_ids)
+    lists.drop(key)
+    return saved

@@ -1,0 +1,51 @@
+"""What a comparison found: plain data, without printing and without acting."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sessions_app.models import NOTES, FindingKind, Session
+
+
+@dataclass(slots=True)
+class Finding:
+    """One thing that is not as it should be. `action` says what was done about it; empty for nothing."""
+
+    kind: FindingKind
+    queue: str = ""
+    session: str = ""
+    messages: int = 0
+    action: str = ""
+    detail: str = ""
+    # What the repair needs and nobody is shown.
+    key: bytes = b""
+    row: Session | None = None
+    job_ids: tuple[bytes, ...] = ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be done: repaired, archived, or only a note."""
+        return bool(self.action) or self.kind in NOTES
+
+
+@dataclass(slots=True)
+class Report:
+    """All findings of one run. Where it is `stopped`, this Redis is not ours to put right; only the reason is in it."""
+
+    findings: list[Finding] = field(default_factory=list)
+    stopped: bool = False
+
+    def add(self, kind: FindingKind, **what: object) -> Finding:
+        """Add one finding."""
+        finding = Finding(kind, **what)  # type: ignore[arg-type]
+        self.findings.append(finding)
+        return finding
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings of each kind."""
+        return dict(Counter(finding.kind.value for finding in self.findings))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be done."""
+        return all(finding.is_settled for finding in self.findings)

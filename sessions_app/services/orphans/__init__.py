@@ -1,0 +1,34 @@
+"""Orphans: archive them out of Redis, restore their messages into a session, purge them for good, export them.
+
+selection  which of an orphan's messages an act is about
+archive    out of Redis, into PostgreSQL, whole; each step can be finished by a later run
+adopt      what a session finds under its name when it is made
+restore    messages into a session's line, in their old order
+purge      for good, with the count typed
+export     as CSV or JSON lines
+listing    what pages show of archived and of live ones
+"""
+
+from sessions_app.services.orphans.adopting import Adopted, adopt
+from sessions_app.services.orphans.archiving import archive, detect, finish_archiving
+from sessions_app.services.orphans.exporting import export_rows
+from sessions_app.services.orphans.listing import EntryView, entries, get
+from sessions_app.services.orphans.purging import purge
+from sessions_app.services.orphans.restoring import Restored, restore
+from sessions_app.services.orphans.selection import Selection
+
+__all__ = [
+    "Adopted",
+    "EntryView",
+    "Restored",
+    "Selection",
+    "adopt",
+    "archive",
+    "detect",
+    "entries",
+    "export_rows",
+    "finish_archiving",
+    "get",
+    "purge",
+    "restore",
+]

@@ -1,0 +1,230 @@
+"""Out of Redis, into PostgreSQL, whole.
+
+The steps, with a commit between any two: the row with its staging key; the list renamed to it; copied; the row set
+`archived`; Redis cleaned. A run that finds a step undone goes on from there, so a crash anywhere loses nothing and
+doubles nothing. Renaming is one step in Redis: a producer that comes late begins a new list, which is a new orphan.
+"""
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Count, Max, Min, Q
+from django.utils import timezone
+
+from sessions_app import crash_points
+from sessions_app.exceptions import Conflict, InvalidInput
+from sessions_app.models import (
+    ACCEPTED,
+    Event,
+    EventKind,
+    Message,
+    Orphan,
+    OrphanEntry,
+    OrphanSource,
+    OrphanState,
+    Session,
+)
+from sessions_app.models.orphan import new_staging_key
+from sessions_app.queues import lists
+from sessions_app.queues.entries import ParsedEntry, printable
+from sessions_app.services import audit, phones
+from sessions_app.services.audit import Actor
+from sessions_app.services.locks import lock_name
+
+
+def detect(
+    key: bytes,
+    *,
+    session_name: str,
+    source: str,
+    reason: str,
+    messages: int,
+    now: datetime,
+    session: Session | None = None,
+) -> tuple[Orphan, bool]:
+    """The row of a queue that is seen in Redis without an owner, and whether it is seen for the first time."""
+    with transaction.atomic():
+        orphan, is_new = Orphan.objects.get_or_create(
+            key=key,
+            state=OrphanState.DETECTED,
+            defaults={
+                "queue": queue_label(key),
+                "session_name": session_name,
+                "session": session,
+                "source": source,
+                "reason": reason,
+                "messages": messages,
+                "first_seen_at": now,
+                "last_seen_at": now,
+            },
+        )
+        if is_new:
+            _tell(EventKind.QUEUE_ORPHANED, orphan)
+        else:
+            Orphan.objects.filter(pk=orphan.pk).update(messages=messages, last_seen_at=now)
+            orphan.messages = messages
+    return orphan, is_new
+
+
+def queue_label(key: bytes) -> str:
+    """A list's name as people read it: an RQ queue without RQ's own prefix, bytes that are no text escaped."""
+    return printable(key.removeprefix(b"rq:queue:"))
+
+
+def archive(orphan: Orphan, *, actor: Actor | None = None) -> Orphan:
+    """Copy a detected orphan out of Redis and delete it there. Raises Conflict when its session exists now.
+
+    Raises QueueUnavailable when Redis cannot be reached; the next run finishes what was begun.
+    """
+    with transaction.atomic():
+        lock_name(orphan.session_name)
+        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        if locked.state != OrphanState.DETECTED:
+            raise Conflict(f"this orphan is {locked.state} already", state=locked.state)
+        owned = Session.objects.alive().filter(name=orphan.session_name).exists()
+        if locked.source == OrphanSource.RQ and owned:
+            raise Conflict(f"the session {orphan.session_name!r} exists now: its queue is no orphan")
+        if not locked.staging_key:
+            locked.staging_key = new_staging_key(bytes(locked.key))
+            locked.save(update_fields=["staging_key"])
+        if actor is not None:
+            audit.record(actor, "archive orphan", locked.queue, count=locked.messages)
+    crash_points.reach("archive: row written")
+    return finish_archiving(locked)
+
+
+def finish_archiving(orphan: Orphan) -> Orphan:
+    """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable, Conflict."""
+    staging = bytes(orphan.staging_key)
+    if orphan.state == OrphanState.DETECTED:
+        with transaction.atomic():
+            # Whoever makes a session of this name waits until its queue is out of the way.
+            lock_name(orphan.session_name)
+            is_owned = Session.objects.alive().filter(name=orphan.session_name).exists()
+            if not lists.length(staging) and not (orphan.source == OrphanSource.RQ and is_owned):
+                lists.rename_away(bytes(orphan.key), staging)
+        crash_points.reach("archive: list renamed")
+        _copy(orphan, staging)
+        crash_points.reach("archive: list copied")
+        _conclude(orphan)
+        crash_points.reach("archive: row archived")
+    if not orphan.is_cleaned:
+        # Not before the copy is committed, whoever called.
+        transaction.on_commit(lambda: _clean(orphan))
+    return orphan
+
+
+def _clean(orphan: Orphan) -> None:
+    lists.delete(bytes(orphan.staging_key), is_rq=orphan.source == OrphanSource.RQ)
+    crash_points.reach("archive: Redis cleaned")
+    orphan.is_cleaned = True
+    orphan.save(update_fields=["is_cleaned"])
+
+
+def _copy(orphan: Orphan, staging: bytes) -> None:
+    is_rq = orphan.source == OrphanSource.RQ
+    start = 0
+    while parsed := lists.read(staging, start, is_rq=is_rq):
+        rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
+        OrphanEntry.objects.bulk_create(
+            [
+                build_entry(orphan, start + at, entry)
+                for at, entry in enumerate(parsed)
+                # Where there is a row, the row decides: it says what became of its message.
+                if entry.job_id not in rows
+            ],
+            ignore_conflicts=True,
+        )
+        start += len(parsed)
+        crash_points.reach("archive: part copied")
+
+
+def _conclude(orphan: Orphan) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        mark_duplicates(orphan)
+        summarise(orphan)
+        if orphan.messages:
+            orphan.state = OrphanState.ARCHIVED
+            orphan.archived_at = now
+            _tell(EventKind.QUEUE_ARCHIVED, orphan)
+        else:
+            # Nothing but jobs whose rows say what became of them.
+            orphan.state = OrphanState.VANISHED
+            orphan.resolved_at = now
+            orphan.resolution = "nothing in it was without a row"
+        orphan.save()
+
+
+def summarise(orphan: Orphan) -> None:
+    """Count what an archived orphan still holds: its entries that were not restored."""
+    waiting = OrphanEntry.objects.filter(orphan=orphan, restored_at=None)
+    sums = waiting.aggregate(
+        count=Count("pk"), bad=Count("pk", filter=Q(readable=False)), oldest=Min("created_at"), newest=Max("created_at")
+    )
+    orphan.messages, orphan.unreadable = sums["count"], sums["bad"]
+    orphan.oldest_at, orphan.newest_at = sums["oldest"], sums["newest"]
+
+
+def build_entry(orphan: Orphan, index: int, parsed: ParsedEntry) -> OrphanEntry:
+    """An unsaved entry from what stood in Redis; a phone that is none makes it unreadable."""
+    recipient, error = "", parsed.error
+    if not error:
+        try:
+            recipient = phones.normalise(parsed.to)
+        except InvalidInput:
+            error = f"{parsed.to[:50]!r} is no phone"
+    return OrphanEntry(
+        orphan=orphan,
+        index=index,
+        raw=parsed.raw,
+        job_id=parsed.job_id[:200],
+        recipient=recipient,
+        content={**parsed.content, "to": recipient} if recipient else parsed.content,
+        created_at=parsed.created_at,
+        readable=not error,
+        error=error[:300],
+    )
+
+
+def known_messages(job_ids: Iterable[str]) -> set[str]:
+    """Those of `job_ids` for which PostgreSQL has a row."""
+    ids: dict[uuid.UUID, str] = {}
+    for job_id in job_ids:
+        try:
+            ids[uuid.UUID(job_id)] = job_id
+        except ValueError:
+            continue
+    return {ids[pk] for pk in Message.objects.filter(pk__in=ids).values_list("pk", flat=True)}
+
+
+def mark_duplicates(orphan: Orphan) -> None:
+    """Mark the entries that were sent already: the same id of the client's, recipient and text."""
+    waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None).exclude(job_id="")
+    for chunk in _chunks(list(waiting.values_list("pk", "job_id", "recipient", "content"))):
+        refs = {content.get("client_ref") or job_id for _, job_id, _, content in chunk}
+        sent = {
+            (ref, to, text): pk
+            for pk, ref, to, text in Message.objects.filter(client_ref__in=refs, status__in=ACCEPTED).values_list(
+                "pk", "client_ref", "recipient", "text"
+            )
+        }
+        for pk, job_id, recipient, content in chunk if sent else ():
+            same = sent.get((content.get("client_ref") or job_id, recipient, content.get("text", "")))
+            if same is not None:
+                OrphanEntry.objects.filter(pk=pk).update(duplicate_of=same)
+
+
+def _chunks(rows: list[tuple[int, str, str, dict[str, str]]]) -> Iterable[list[tuple[int, str, str, dict[str, str]]]]:
+    for start in range(0, len(rows), 1000):
+        yield rows[start : start + 1000]
+
+
+def _tell(kind: EventKind, orphan: Orphan) -> None:
+    Event.objects.create(
+        kind=kind,
+        session=orphan.session,
+        data={"orphan": str(orphan.pk), "queue": orphan.queue, "messages": orphan.messages, "reason": orphan.reason},
+    )

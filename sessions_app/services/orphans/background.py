@@ -1,0 +1,95 @@
+"""Restores and purges of more messages than a request should wait for."""
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sessions_app.models import BackgroundTask, Orphan, Session
+from sessions_app.services import tasks
+from sessions_app.services.audit import Actor
+from sessions_app.services.orphans import purging, restoring
+from sessions_app.services.orphans.archiving import archive
+from sessions_app.services.orphans.listing import get
+from sessions_app.services.orphans.selection import Selection
+
+_Made = tuple[tasks.Part, Callable[[int], str]]
+
+
+def restore_later(
+    orphan: Orphan, session: Session, *, selection: Selection, with_duplicates: bool, actor: Actor
+) -> BackgroundTask:
+    """Restore in the background. Raises QueueUnavailable when a live orphan cannot be archived first."""
+    if orphan.state == "detected":
+        orphan = archive(orphan, actor=actor)
+    return tasks.start(
+        "restore orphan",
+        f"restore {orphan.queue} to {session.name}",
+        parameters={
+            "orphan": str(orphan.pk), "session": session.pk, "with_duplicates": with_duplicates,
+            **_packed(selection),
+        },
+        total=selection.of(orphan).filter(readable=True, restored_at=None).count(),
+        actor=actor,
+    )  # fmt: skip
+
+
+def purge_later(orphan: Orphan, *, expected: int, selection: Selection, actor: Actor) -> BackgroundTask:
+    """Purge in the background what was confirmed now. Raises OrphanChanged, Conflict, QueueUnavailable."""
+    orphan = purging.checked(orphan, expected=expected, selection=selection)
+    if orphan.state == "detected":
+        orphan = archive(orphan)
+        purging.checked(orphan, expected=expected, selection=selection)
+    return tasks.start(
+        "purge orphan",
+        f"purge {orphan.queue}",
+        parameters={"orphan": str(orphan.pk), **_packed(selection)},
+        total=expected,
+        actor=actor,
+    )
+
+
+@tasks.kind("restore orphan")
+def _restore(parameters: dict[str, Any], actor: Actor) -> _Made:
+    orphan = get(uuid.UUID(parameters["orphan"]))
+    session = Session.objects.get(pk=parameters["session"])
+    selection = _unpacked(parameters)
+
+    def part() -> int:
+        return restoring.restore_chunk(
+            orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"]
+        )
+
+    def conclude(done: int) -> str:
+        restored = restoring.conclude(orphan, session, done, actor=actor)
+        return f"{restored.restored} restored to {restored.session}, {restored.left} left"
+
+    return part, conclude
+
+
+@tasks.kind("purge orphan")
+def _purge(parameters: dict[str, Any], actor: Actor) -> _Made:
+    orphan = get(uuid.UUID(parameters["orphan"]))
+    selection = _unpacked(parameters)
+
+    def conclude(done: int) -> str:
+        purging.conclude(orphan, done, actor=actor)
+        return f"{done} purged"
+
+    return lambda: purging.purge_chunk(orphan, selection), conclude
+
+
+def _packed(selection: Selection) -> dict[str, Any]:
+    newer_than = selection.newer_than
+    return {
+        "newer_than": newer_than.isoformat() if newer_than else None,
+        "indexes": list(selection.indexes) if selection.indexes is not None else None,
+    }
+
+
+def _unpacked(parameters: dict[str, Any]) -> Selection:
+    newer_than, indexes = parameters["newer_than"], parameters["indexes"]
+    return Selection(
+        newer_than=datetime.fromisoformat(newer_than) if newer_than else None,
+        indexes=tuple(indexes) if indexes is not None else None,
+    )

@@ -1,0 +1,60 @@
+"""What pages and the API show of an orphan, archived or still live in Redis."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from sessions_app.exceptions import NotFound
+from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
+from sessions_app.queues import lists
+from sessions_app.queues.entries import printable
+from sessions_app.services.orphans.archiving import build_entry
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """One message of an orphan. `raw` is what stood in Redis, escaped and cut."""
+
+    index: int
+    to: str
+    text: str
+    created_at: datetime | None
+    readable: bool
+    error: str
+    raw: str
+    duplicate_of: uuid.UUID | None
+    message_id: uuid.UUID | None
+    is_restored: bool
+
+
+def get(orphan_id: uuid.UUID) -> Orphan:
+    """The orphan of that id. Raises NotFound."""
+    try:
+        return Orphan.objects.select_related("session").get(pk=orphan_id)
+    except Orphan.DoesNotExist:
+        raise NotFound(f"there is no orphan {orphan_id}") from None
+
+
+def entries(orphan: Orphan, *, start: int = 0, count: int = 100) -> list[EntryView]:
+    """Up to `count` messages from place `start` on, in order. Raises QueueUnavailable for a live one."""
+    if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
+        parsed = lists.read(bytes(orphan.key), start, is_rq=orphan.source == OrphanSource.RQ, count=count)
+        return [view(build_entry(orphan, start + at, entry)) for at, entry in enumerate(parsed)]
+    rows = OrphanEntry.objects.filter(orphan=orphan, index__gte=start).order_by("index")[:count]
+    return [view(row) for row in rows]
+
+
+def view(entry: OrphanEntry) -> EntryView:
+    """An entry as it is shown."""
+    return EntryView(
+        index=entry.index,
+        to=entry.recipient,
+        text=entry.content.get("text") or entry.content.get("caption") or "",
+        created_at=entry.created_at,
+        readable=entry.readable,
+        error=entry.error,
+        raw=printable(bytes(entry.raw)),
+        duplicate_of=entry.duplicate_of,
+        message_id=entry.message_id,
+        is_restored=entry.restored_at is not None,
+    )

@@ -1,0 +1,190 @@
+"""Messages of an orphan into a session's line, in their old order, with new places at its end."""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from sessions_app import crash_points
+from sessions_app.exceptions import Conflict, SessionNotFound
+from sessions_app.models import (
+    Event,
+    EventKind,
+    Message,
+    MessageType,
+    Orphan,
+    OrphanEntry,
+    OrphanState,
+    Session,
+    SessionCounter,
+    Status,
+    new_id,
+)
+from sessions_app.services import audit, messages
+from sessions_app.services.audit import Actor
+from sessions_app.services.orphans.archiving import archive, summarise
+from sessions_app.services.orphans.selection import Selection
+
+log = logging.getLogger(__name__)
+
+# Messages of one transaction: what is restored is in the line and in the mirror after each.
+CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did. `left` are those that still wait in the orphan."""
+
+    session: str
+    restored: int
+    duplicates: int
+    left: int
+
+
+def restore(
+    orphan: Orphan,
+    session: Session,
+    *,
+    actor: Actor,
+    selection: Selection | None = None,
+    with_duplicates: bool = False,
+) -> Restored:
+    """Put the chosen messages into the line of `session`. Unreadable ones stay; duplicates too, unless asked for.
+
+    Raises Conflict when the orphan is resolved already, SessionNotFound when the session is deleted meanwhile, and
+    QueueUnavailable when a live orphan cannot be archived first.
+    """
+    selection = selection or Selection()
+    if orphan.state == OrphanState.DETECTED:
+        orphan = archive(orphan, actor=actor)
+    restored = 0
+    while count := restore_chunk(orphan, session, selection, actor=actor, with_duplicates=with_duplicates):
+        restored += count
+    return conclude(orphan, session, restored, actor=actor)
+
+
+def restore_chunk(
+    orphan: Orphan, session: Session, selection: Selection, *, actor: Actor, with_duplicates: bool = False
+) -> int:
+    """Restore up to CHUNK of the chosen messages that are left; return how many."""
+    now = timezone.now()
+    with transaction.atomic():
+        state = Orphan.objects.select_for_update().values_list("state", flat=True).get(pk=orphan.pk)
+        if state != OrphanState.ARCHIVED:
+            raise Conflict(f"this orphan is {state}: there is nothing to restore", state=state)
+        chosen = selection.of(orphan).filter(readable=True, restored_at=None)
+        if not with_duplicates:
+            chosen = chosen.filter(duplicate_of=None)
+        entries = list(chosen.select_related("message")[:CHUNK])
+        if not entries:
+            return 0
+        first = SessionCounter.draw(session.pk, len(entries))
+        if first is None:
+            raise SessionNotFound(f"the session {session.name!r} was deleted")
+        taken = _taken_ids(entries)
+        rows = [_message(entry, session, first + at, now, taken) for at, entry in enumerate(entries)]
+        moved = {row.pk for row, entry in zip(rows, entries, strict=True) if row is entry.message}
+        Message.objects.bulk_create([row for row in rows if row.pk not in moved])
+        Message.objects.bulk_update([row for row in rows if row.pk in moved], _MOVED)
+        for entry, row in zip(entries, rows, strict=True):
+            entry.message, entry.restored_at = row, now
+        OrphanEntry.objects.bulk_update(entries, ["message", "restored_at"])
+        Event.objects.bulk_create(
+            Event(
+                kind=EventKind.MESSAGE_QUEUED,
+                session_id=session.pk,
+                message_id=row.pk,
+                data={"by": actor.label, "restored_from": str(orphan.pk)},
+            )
+            for row in rows
+        )
+        transaction.on_commit(lambda: messages.put(session.name, rows))
+    crash_points.reach("restore: part restored")
+    return len(entries)
+
+
+def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -> Restored:
+    """Write down what was restored; the orphan is resolved once nothing readable is left in it."""
+    now = timezone.now()
+    with transaction.atomic():
+        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        summarise(locked)
+        readable = OrphanEntry.objects.filter(orphan=locked, readable=True, restored_at=None)
+        duplicates = readable.exclude(duplicate_of=None).count()
+        if restored:
+            done = f"{restored} messages restored to {session.name}"
+            locked.resolution = f"{locked.resolution}; {done}"[-500:] if locked.resolution else done
+            locked.resolved_by = actor.label
+            if not locked.messages:
+                locked.state, locked.resolved_at = OrphanState.RESTORED, now
+            Event.objects.create(
+                kind=EventKind.QUEUE_RESTORED,
+                session=session,
+                data={"orphan": str(locked.pk), "queue": locked.queue, "messages": restored, "by": actor.label},
+            )
+            audit.record(actor, "restore orphan", locked.queue, count=restored, session=session.name)
+            log.warning("orphan %s: %d messages restored to session %s", locked.queue, restored, session.name)
+        locked.save()
+    return Restored(session.name, restored, duplicates, locked.messages)
+
+
+# What changes on the row of a deleted session's message when it moves into another line.
+_MOVED = [
+    "session", "seq", "status", "queued_at", "next_attempt_at", "max_attempts", "orphan", "scheduled_at",
+]  # fmt: skip
+
+
+def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, taken: set[uuid.UUID]) -> Message:
+    if entry.message is not None and entry.message.status == Status.ORPHANED:
+        row = entry.message
+        row.session, row.seq, row.status, row.queued_at = session, seq, Status.QUEUED, now
+        row.next_attempt_at, row.scheduled_at, row.orphan = None, None, None
+        row.max_attempts = row.attempts + settings.WAQUEUE_MAX_ATTEMPTS
+        return row
+    content = entry.content
+    return Message(
+        id=_own_id(entry, taken),
+        session=session,
+        seq=seq,
+        recipient=entry.recipient,
+        type=content.get("type", MessageType.TEXT),
+        text=content.get("text", ""),
+        media_url=content.get("media_url", "")[:2000],
+        filename=content.get("filename", "")[:255],
+        caption=content.get("caption", ""),
+        template=content.get("template"),
+        status=Status.QUEUED,
+        max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
+        client_ref=(content.get("client_ref") or entry.job_id)[:200],
+        metadata={"orphan": str(entry.orphan_id)},
+        created_at=entry.created_at or now,
+        queued_at=now,
+    )
+
+
+def _own_id(entry: OrphanEntry, taken: set[uuid.UUID]) -> uuid.UUID:
+    """The job's own id, so that whoever handed the message in still finds it; a new one where there is none."""
+    try:
+        own = uuid.UUID(entry.job_id)
+    except ValueError:
+        return new_id()
+    return new_id() if own in taken else own
+
+
+def _taken_ids(entries: Sequence[OrphanEntry]) -> set[uuid.UUID]:
+    ids: list[uuid.UUID] = []
+    taken: set[uuid.UUID] = set()
+    for entry in entries:
+        try:
+            own = uuid.UUID(entry.job_id)
+        except ValueError:
+            continue
+        if own in ids:
+            taken.add(own)
+        ids.append(own)
+    return taken | set(Message.objects.filter(pk__in=ids).values_list("pk", flat=True))
