@@ -1,0 +1,47 @@
+"""Fixtures for all tests. Those of servers stand in `tests/servers.py`."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import redis
+from django.conf import settings
+
+from sessions_app.queues.connection import deployment_id
+from tests.processes import Process
+
+
+@pytest.fixture(scope="session")
+def redis_client() -> Iterator[redis.Redis]:
+    """Return a client of the suite's own Redis database."""
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def clean_redis(redis_client: redis.Redis) -> None:
+    """Begin each test with an empty Redis, and not knowing whose it is: the database is another each time."""
+    redis_client.flushdb()
+    deployment_id.cache_clear()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Return `process(make, environ, *arguments)`: start one, to be killed when the test ends.
+
+    `make` is `rqworker`, `gunicorn` or another function of a log file, an environment and arguments. What the processes
+    wrote is shown when the test fails.
+    """
+    started: list[Process] = []
+
+    def start(
+        make: Callable[..., Process], environ: Mapping[str, str], *arguments: object, **options: object
+    ) -> Process:
+        started.append(make(tmp_path / f"process-{len(started)}.log", environ, *arguments, **options))
+        return started[-1].start()
+
+    yield start
+    for one in started:
+        one.kill()
+        sys.stdout.write(f"--- {one.log.name}\n{one.output[-8000:]}\n")
