@@ -35,7 +35,8 @@ class ParsedEntry:
 
 def printable(raw: bytes, limit: int = 1000) -> str:
     """Bytes as people read them: text where it is text, the rest escaped; at most `limit` characters."""
-    shown = raw[: limit * 4].decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
+    text = raw[: limit * 4].decode("utf-8", "backslashreplace")
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
