@@ -3,6 +3,8 @@
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
 
+from waqueue import serving
+
 
 class SessionsAppConfig(AppConfig):
     """The domain: sessions, their messages, and the queues between them."""
@@ -12,8 +14,13 @@ class SessionsAppConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register checks, admin pages and groups; have a serving process begin a reconciliation."""
         from sessions_app import checks  # noqa: F401
+        from sessions_app.admin import groups, pages  # noqa: F401
+        from sessions_app.reconciliation import startup
+
+        groups.connect(self)
+        serving.when_serving(startup.begin)
 
 
 class SessionsAdminConfig(AdminConfig):

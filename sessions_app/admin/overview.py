@@ -1,0 +1,112 @@
+"""The front page in words: healthy or not, and what needs a person, each with the page that helps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from sessions_app.admin import words
+from sessions_app.admin.base import APP
+from sessions_app.models import Session, Worker
+from sessions_app.queues import inspect
+from sessions_app.services import worklist
+from sessions_app.services.worklist import WorklistItem
+
+_SHOWN = 50
+# Which permission shows a line of this kind.
+_PERMISSIONS = {
+    "no_worker": f"{APP}.view_worker",
+    "worker_gone": f"{APP}.view_worker",
+    "session_held": f"{APP}.view_session",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that needs a person."""
+
+    text: str
+    url: str
+    since: datetime | None
+    detail: str = ""
+
+    @property
+    def when(self) -> Any:
+        """Since how long."""
+        return words.moment(self.since)
+
+
+def context(request: HttpRequest) -> dict[str, Any]:
+    """What the template of the front page needs."""
+    found = worklist.items()
+    seen = [item for item in found if request.user.has_perm(_PERMISSIONS.get(item.kind, f"{APP}.view_message"))]
+    keys = _session_keys(seen[:_SHOWN])
+    has_redis = inspect.is_reachable()
+    alive = Worker.objects.alive().count()
+    return {
+        "is_healthy": not found and has_redis,
+        "has_redis": has_redis,
+        "lines": [_line(item, keys, readable=words.may_read(request)) for item in seen[:_SHOWN]],
+        "unshown": max(0, len(seen) - _SHOWN),
+        "is_hidden": len(seen) < len(found),
+        "workers": ngettext("%d worker is running.", "%d workers are running.", alive) % alive
+        if alive
+        else _("No worker is running: nothing is sent."),
+        "has_workers": bool(alive),
+        "has_sessions": Session.objects.alive().exists(),
+        "may_add_session": request.user.has_perm(f"{APP}.add_session"),
+    }
+
+
+def _session_keys(items: Sequence[WorklistItem]) -> dict[str, int]:
+    names = [item.session for item in items if item.kind == "session_held"]
+    return dict(Session.objects.alive().filter(name__in=names).values_list("name", "pk")) if names else {}
+
+
+def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
+    """One line of the worklist in words, with its page."""
+    values = {"session": item.session, "count": item.count, "detail": item.detail}
+    match item.kind:
+        case "no_worker":
+            text, url = _("No worker is running, and messages wait to be sent."), _list("worker")
+        case "session_held":
+            text = _("The session %(session)s is held.") % values
+            key = keys.get(item.session)
+            url = _page(key) if key else _list("session", state="held")
+        case "uncertain":
+            text = ngettext(
+                "%(count)d message of %(session)s is uncertain: did it arrive?",
+                "%(count)d messages of %(session)s are uncertain: did they arrive?",
+                item.count,
+            )
+            text, url = text % values, _list("message", status="uncertain", session=item.session)
+            return Line(text, url, item.since)
+        case "failed":
+            text = ngettext(
+                "%(count)d message of %(session)s failed in the last 24 hours.",
+                "%(count)d messages of %(session)s failed in the last 24 hours.",
+                item.count,
+            )
+            text, url = text % values, _list("message", status="failed", session=item.session)
+        case "worker_gone":
+            text = _("The worker %(detail)s fell silent without saying goodbye.") % values
+            return Line(text, _list("worker", state="gone"), item.since)
+        case kind:
+            # A kind that came with a later version of the services than of this page.
+            text, url = f"{kind} {item.session} {item.count}", _list("session")
+    return Line(text, url, item.since, words.unphoned(item.detail, readable=readable))
+
+
+def _list(model: str, **filters: str) -> str:
+    address = reverse(f"admin:{APP}_{model}_changelist")
+    return f"{address}?{urlencode(filters)}" if filters else address
+
+
+def _page(key: int) -> str:
+    return reverse(f"admin:{APP}_session_change", args=[key])

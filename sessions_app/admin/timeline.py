@@ -1,0 +1,135 @@
+"""The time line of a message: accepted, each attempt with what the engine answered, events, and who acted."""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_app.admin import words
+from sessions_app.models import Attempt, Event, EventKind, Message, Outcome, Worker
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+_TONES: dict[str, str] = {
+    Outcome.SENT: words.OK,
+    Outcome.RETRY: words.WARN,
+    Outcome.HELD: words.WARN,
+    Outcome.FAILED: words.BAD,
+    Outcome.REFUSED: words.BAD,
+    Outcome.UNCERTAIN: words.WARN,
+    Outcome.RETURNED: words.OFF,
+    "": words.BUSY,
+}
+_ACCEPTED = (EventKind.MESSAGE_QUEUED, EventKind.MESSAGE_SCHEDULED)
+# The names under which events keep their details; others are shown as they are.
+_NAMES: dict[str, "StrOrPromise"] = {
+    "act": gettext_lazy("act"),
+    "cancelled": gettext_lazy("messages cancelled"),
+    "count": gettext_lazy("how many"),
+    "desired_state": gettext_lazy("desired state"),
+    "error": gettext_lazy("error"),
+    "fields": gettext_lazy("changed"),
+    "hold": gettext_lazy("held"),
+    "reason": gettext_lazy("why"),
+    "resolved_as": gettext_lazy("resolved as"),
+    "worker": gettext_lazy("worker"),
+}
+# Said elsewhere in the entry, or of no use to a person.
+_UNSAID = frozenset({"by", "attempt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: when, what, by whom, and what else there is to say, as names and values."""
+
+    at: datetime
+    title: str
+    by: str = ""
+    tone: str = ""
+    mark: str = ""
+    facts: list[tuple[str, Any]] = field(default_factory=list)
+    message_id: uuid.UUID | None = None
+
+    @property
+    def when(self) -> Any:
+        """How long ago."""
+        return words.moment(self.at)
+
+    @property
+    def exactly(self) -> str:
+        """The time itself."""
+        return words.exact(self.at, seconds=True)
+
+    @property
+    def badge(self) -> Any:
+        """Its outcome in a colour, if it has one."""
+        return words.badge(self.tone, self.mark) if self.mark else ""
+
+
+def of_message(message: Message, *, readable: bool) -> list[Entry]:
+    """Everything that is known of a message, oldest first. Four queries, whatever there is."""
+    attempts = list(Attempt.objects.filter(message=message).order_by("token"))
+    events = list(Event.objects.filter(message=message).order_by("pk"))
+    names = dict(Worker.objects.filter(pk__in={a.worker_id for a in attempts}).values_list("pk", "name"))
+    entries = [of_event(event, readable=readable) for event in events]
+    entries += [
+        _of_attempt(attempt, names.get(attempt.worker_id, str(attempt.worker_id)), readable=readable)
+        for attempt in attempts
+    ]
+    if not any(event.kind in _ACCEPTED for event in events):
+        entries.append(Entry(message.created_at, _("Accepted")))
+    # A receipt is a time on the message itself.
+    for at, title in ((message.delivered_at, _("Delivered to the phone")), (message.read_at, _("Read"))):
+        if at is not None:
+            entries.append(Entry(at, title))
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+def of_event(event: Event, *, readable: bool) -> Entry:
+    """An event in words."""
+    data = event.data if isinstance(event.data, dict) else {}
+    facts = [
+        (str(capfirst(_NAMES.get(name, str(name).replace("_", " ")))), words.unphoned(_plain(value), readable=readable))
+        for name, value in data.items()
+        if name not in _UNSAID
+    ]
+    return Entry(
+        event.created_at, capfirst(event.get_kind_display()), by=str(data.get("by", "")), facts=facts,
+        message_id=event.message_id,
+    )  # fmt: skip
+
+
+def _of_attempt(attempt: Attempt, worker: str, *, readable: bool) -> Entry:
+    facts: list[tuple[str, Any]] = []
+    if attempt.finished_at is not None:
+        seconds = max(0.0, (attempt.finished_at - attempt.fenced_at).total_seconds())
+        facts.append((_("Answered after"), _("%.1f s") % seconds))
+    facts += [
+        (name, value)
+        for name, value in (
+            (_("Engine's id"), attempt.provider_id if readable else ""),
+            (_("Error code"), attempt.error_code),
+            (_("Engine said"), words.unphoned(attempt.error_detail, readable=readable)),
+            (_("Heard too late, as evidence"), _outcome(attempt.late_outcome) if attempt.late_outcome else ""),
+            (_("Worker"), worker),
+        )
+        if value
+    ]
+    mark = _outcome(attempt.outcome) if attempt.outcome else _("under way")
+    title = _("Attempt %d") % attempt.number
+    return Entry(attempt.fenced_at, title, tone=_TONES.get(attempt.outcome, words.OFF), mark=str(mark), facts=facts)
+
+
+def _outcome(value: str) -> str:
+    return str(Outcome(value).label) if value in Outcome.values else value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(entry) for entry in value)
+    return str(value)
