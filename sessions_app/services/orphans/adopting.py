@@ -11,8 +11,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from sessions_app.exceptions import Conflict, QueueUnavailable
-from sessions_app.models import Orphan, OrphanSource, OrphanState, Session
+from sessions_app.models import Message, Orphan, OrphanSource, OrphanState, Session
 from sessions_app.queues import keys, lists
+from sessions_app.services import messages
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans.archiving import archive, detect
 from sessions_app.services.orphans.restoring import restore
@@ -62,14 +63,17 @@ def restore_young(orphan: Orphan, session: Session, *, actor: Actor) -> int:
 
 def _archive_live(session: Session) -> None:
     now = timezone.now()
+    prefix = settings.WAQUEUE_LEGACY_PREFIX
     for key, source in (
-        (keys.queue_key(session.name).encode(), OrphanSource.RQ),
-        (settings.WAQUEUE_LEGACY_PREFIX.encode() + session.name.encode(), OrphanSource.LEGACY),
+        (keys.queue_key(session.name), OrphanSource.RQ),
+        (f"{prefix}{session.name}", OrphanSource.LEGACY),
     ):
-        if not (length := lists.length(key)):
+        if source == OrphanSource.LEGACY and not prefix:
+            continue
+        if not (length := lists.length(key.encode())):
             continue
         orphan, _ = detect(
-            key,
+            key.encode(),
             session_name=session.name,
             source=source,
             reason="it was in Redis before its session was made",
@@ -77,6 +81,9 @@ def _archive_live(session: Session) -> None:
             now=now,
         )
         try:
-            archive(orphan)
+            archive(orphan, is_for_its_session=True)
         except Conflict as error:
             log.info("queue %s: %s", orphan.queue, error)
+        if source == OrphanSource.RQ and (submitted := list(Message.objects.open().filter(session=session).in_order())):
+            # Somebody was faster than this: their jobs went out of Redis with the list.
+            messages.put(session.name, submitted)

@@ -6,7 +6,7 @@ doubles nothing. Renaming is one step in Redis: a producer that comes late begin
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -16,7 +16,6 @@ from django.utils import timezone
 from sessions_app import crash_points
 from sessions_app.exceptions import Conflict, InvalidInput
 from sessions_app.models import (
-    ACCEPTED,
     Event,
     EventKind,
     Message,
@@ -25,6 +24,7 @@ from sessions_app.models import (
     OrphanSource,
     OrphanState,
     Session,
+    Status,
 )
 from sessions_app.models.orphan import new_staging_key
 from sessions_app.queues import lists
@@ -32,6 +32,9 @@ from sessions_app.queues.entries import ParsedEntry, printable
 from sessions_app.services import audit, phones
 from sessions_app.services.audit import Actor
 from sessions_app.services.locks import lock_name
+
+# What ended without having been sent: the same message in an orphan doubles nothing.
+_NEVER_SENT = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
 def detect(
@@ -73,9 +76,10 @@ def queue_label(key: bytes) -> str:
     return printable(key.removeprefix(b"rq:queue:"))
 
 
-def archive(orphan: Orphan, *, actor: Actor | None = None) -> Orphan:
+def archive(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: bool = False) -> Orphan:
     """Copy a detected orphan out of Redis and delete it there. Raises Conflict when its session exists now.
 
+    A session that takes over what it finds under its name says `is_for_its_session`.
     Raises QueueUnavailable when Redis cannot be reached; the next run finishes what was begun.
     """
     with transaction.atomic():
@@ -84,7 +88,7 @@ def archive(orphan: Orphan, *, actor: Actor | None = None) -> Orphan:
         if locked.state != OrphanState.DETECTED:
             raise Conflict(f"this orphan is {locked.state} already", state=locked.state)
         owned = Session.objects.alive().filter(name=orphan.session_name).exists()
-        if locked.source == OrphanSource.RQ and owned:
+        if locked.source == OrphanSource.RQ and owned and not is_for_its_session:
             raise Conflict(f"the session {orphan.session_name!r} exists now: its queue is no orphan")
         if not locked.staging_key:
             locked.staging_key = new_staging_key(bytes(locked.key))
@@ -92,10 +96,10 @@ def archive(orphan: Orphan, *, actor: Actor | None = None) -> Orphan:
         if actor is not None:
             audit.record(actor, "archive orphan", locked.queue, count=locked.messages)
     crash_points.reach("archive: row written")
-    return finish_archiving(locked)
+    return finish_archiving(locked, is_for_its_session=is_for_its_session)
 
 
-def finish_archiving(orphan: Orphan) -> Orphan:
+def finish_archiving(orphan: Orphan, *, is_for_its_session: bool = False) -> Orphan:
     """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable, Conflict."""
     staging = bytes(orphan.staging_key)
     if orphan.state == OrphanState.DETECTED:
@@ -103,7 +107,10 @@ def finish_archiving(orphan: Orphan) -> Orphan:
             # Whoever makes a session of this name waits until its queue is out of the way.
             lock_name(orphan.session_name)
             is_owned = Session.objects.alive().filter(name=orphan.session_name).exists()
-            if not lists.length(staging) and not (orphan.source == OrphanSource.RQ and is_owned):
+            is_anothers = orphan.source == OrphanSource.RQ and is_owned and not is_for_its_session
+            # What was copied in part and then lost with Redis is all there is: a list of that name is another one now.
+            is_begun = bool(lists.length(staging)) or OrphanEntry.objects.filter(orphan=orphan).exists()
+            if not is_begun and not is_anothers:
                 lists.rename_away(bytes(orphan.key), staging)
         crash_points.reach("archive: list renamed")
         _copy(orphan, staging)
@@ -202,24 +209,39 @@ def known_messages(job_ids: Iterable[str]) -> set[str]:
 
 def mark_duplicates(orphan: Orphan) -> None:
     """Mark the entries that were sent already: the same id of the client's, recipient and text."""
-    waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None).exclude(job_id="")
-    for chunk in _chunks(list(waiting.values_list("pk", "job_id", "recipient", "content"))):
-        refs = {content.get("client_ref") or job_id for _, job_id, _, content in chunk}
-        sent = {
-            (ref, to, text): pk
-            for pk, ref, to, text in Message.objects.filter(client_ref__in=refs, status__in=ACCEPTED).values_list(
-                "pk", "client_ref", "recipient", "text"
-            )
-        }
-        for pk, job_id, recipient, content in chunk if sent else ():
-            same = sent.get((content.get("client_ref") or job_id, recipient, content.get("text", "")))
-            if same is not None:
-                OrphanEntry.objects.filter(pk=pk).update(duplicate_of=same)
-
-
-def _chunks(rows: list[tuple[int, str, str, dict[str, str]]]) -> Iterable[list[tuple[int, str, str, dict[str, str]]]]:
+    waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None, duplicate_of=None)
+    rows = list(waiting.exclude(job_id="").only("job_id", "recipient", "content", "message_id"))
     for start in range(0, len(rows), 1000):
-        yield rows[start : start + 1000]
+        mark_known(rows[start : start + 1000])
+
+
+def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:
+    """Mark those of `entries` that are in a line, or were sent, as another message; return their row ids.
+
+    That is one with the entry's own id, or with the same id of the client's, recipient and text.
+    """
+    # The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
+    foreign = [entry for entry in entries if entry.job_id and entry.message_id is None]
+    ids = known_messages(entry.job_id for entry in foreign)
+    refs = {_ref(entry) for entry in foreign}
+    alive = Message.objects.filter(client_ref__in=refs).exclude(status__in=_NEVER_SENT)
+    same = {
+        (ref, to, text): pk for pk, ref, to, text in alive.values_list("pk", "client_ref", "recipient", "text")
+    }  # fmt: skip
+    marked = []
+    for entry in foreign:
+        if entry.job_id in ids:
+            entry.duplicate_of = uuid.UUID(entry.job_id)
+        else:
+            entry.duplicate_of = same.get((_ref(entry), entry.recipient, entry.content.get("text", "")))
+        if entry.duplicate_of is not None:
+            marked.append(entry)
+    OrphanEntry.objects.bulk_update(marked, ["duplicate_of"])
+    return {entry.pk for entry in marked}
+
+
+def _ref(entry: OrphanEntry) -> str:
+    return str(entry.content.get("client_ref") or entry.job_id)[:200]
 
 
 def _tell(kind: EventKind, orphan: Orphan) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from sessions_app import crash_points
@@ -27,7 +28,7 @@ from sessions_app.models import (
 )
 from sessions_app.services import audit, messages
 from sessions_app.services.audit import Actor
-from sessions_app.services.orphans.archiving import archive, summarise
+from sessions_app.services.orphans.archiving import archive, mark_known, summarise
 from sessions_app.services.orphans.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -78,9 +79,7 @@ def restore_chunk(
         if state != OrphanState.ARCHIVED:
             raise Conflict(f"this orphan is {state}: there is nothing to restore", state=state)
         chosen = selection.of(orphan).filter(readable=True, restored_at=None)
-        if not with_duplicates:
-            chosen = chosen.filter(duplicate_of=None)
-        entries = list(chosen.select_related("message")[:CHUNK])
+        entries = list(chosen.select_related("message")[:CHUNK]) if with_duplicates else _new_ones(chosen)
         if not entries:
             return 0
         first = SessionCounter.draw(session.pk, len(entries))
@@ -106,6 +105,28 @@ def restore_chunk(
         transaction.on_commit(lambda: messages.put(session.name, rows))
     crash_points.reach("restore: part restored")
     return len(entries)
+
+
+def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
+    """The next of the chosen that are in no line yet; what was sent since they were archived is marked on the way."""
+    while entries := list(chosen.filter(duplicate_of=None).select_related("message")[:CHUNK]):
+        marked = mark_known(entries)
+        if new := [entry for entry in entries if entry.pk not in marked]:
+            return _once_each(new)
+    return []
+
+
+def _once_each(entries: list[OrphanEntry]) -> list[OrphanEntry]:
+    """Without those whose id stands among them already: one job that stood in its list twice."""
+    seen: set[uuid.UUID] = set()
+    once = []
+    for entry in entries:
+        own = _uuid(entry.job_id)
+        if own is None or own not in seen:
+            once.append(entry)
+        if own is not None:
+            seen.add(own)
+    return once
 
 
 def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -> Restored:
@@ -169,20 +190,23 @@ def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, take
 
 def _own_id(entry: OrphanEntry, taken: set[uuid.UUID]) -> uuid.UUID:
     """The job's own id, so that whoever handed the message in still finds it; a new one where there is none."""
+    own = _uuid(entry.job_id)
+    return new_id() if own is None or own in taken else own
+
+
+def _uuid(text: str) -> uuid.UUID | None:
     try:
-        own = uuid.UUID(entry.job_id)
+        return uuid.UUID(text)
     except ValueError:
-        return new_id()
-    return new_id() if own in taken else own
+        return None
 
 
 def _taken_ids(entries: Sequence[OrphanEntry]) -> set[uuid.UUID]:
     ids: list[uuid.UUID] = []
     taken: set[uuid.UUID] = set()
     for entry in entries:
-        try:
-            own = uuid.UUID(entry.job_id)
-        except ValueError:
+        own = _uuid(entry.job_id)
+        if own is None:
             continue
         if own in ids:
             taken.add(own)

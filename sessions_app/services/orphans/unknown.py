@@ -40,10 +40,12 @@ def archive_unknown(session: Session, job_ids: Sequence[bytes], *, queue_key: by
         )
         orphan.last_seen_at = now
         orphan.save()
-        known = set(OrphanEntry.objects.filter(orphan=orphan).values_list("job_id", flat=True))
+        # By their bytes: one id may come again with other content, and nothing may go that was not kept.
+        kept = OrphanEntry.objects.filter(orphan=orphan, job_id__in={entry.job_id for entry in parsed})
+        known = {bytes(raw) for raw in kept.values_list("raw", flat=True)}
         last = OrphanEntry.objects.filter(orphan=orphan).aggregate(last=Max("index"))["last"]
         start = 0 if last is None else last + 1
-        new = [entry for entry in parsed if entry.job_id not in known]
+        new = [entry for entry in parsed if entry.raw not in known]
         OrphanEntry.objects.bulk_create([build_entry(orphan, start + at, entry) for at, entry in enumerate(new)])
         mark_duplicates(orphan)
         summarise(orphan)

@@ -1,0 +1,62 @@
+"""Reconciliations as clients read them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from sessions_app.api.pagination import Page
+from sessions_app.api.schemas.fields import RequestBody, UtcTime
+from sessions_app.models import Reconciliation, ReconciliationFinding
+
+
+class ReconciliationIn(RequestBody):
+    """A run that is asked for."""
+
+    dry_run: bool = Field(False, description="Only say what would be found.")
+
+
+class FindingOut(BaseModel):
+    """One thing that was found, and what was done about it."""
+
+    kind: str = Field(examples=["orphan_queue"])
+    queue: str | None
+    session: str | None
+    messages: int
+    action: str | None = Field(description="null when nothing was done.")
+    detail: str | None
+
+    @classmethod
+    def of(cls, finding: ReconciliationFinding) -> "FindingOut":
+        """Return one finding."""
+        return cls(
+            kind=finding.kind, queue=finding.queue or None, session=finding.session or None,
+            messages=finding.messages, action=finding.action or None, detail=finding.detail or None,
+        )  # fmt: skip
+
+
+class ReconciliationOut(BaseModel):
+    """One run."""
+
+    id: int
+    trigger: Literal["startup", "timer", "command", "admin", "api"]
+    dry_run: bool
+    started_at: UtcTime
+    finished_at: UtcTime | None
+    outcome: Literal["running", "clean", "repaired", "findings", "failed"] = Field(
+        description="`repaired` left nothing to be done, `findings` something."
+    )
+    counts: dict[str, int] = Field(description="Findings by kind.")
+    findings: list[FindingOut]
+
+    @classmethod
+    def of(cls, run: Reconciliation) -> "ReconciliationOut":
+        """Return a run, with its findings at hand."""
+        return cls(
+            id=run.pk, trigger=run.trigger, dry_run=run.dry_run, started_at=run.started_at,  # type: ignore[arg-type]
+            finished_at=run.finished_at, outcome=run.outcome, counts=run.counts,  # type: ignore[arg-type]
+            findings=[FindingOut.of(finding) for finding in run.findings.all()],
+        )  # fmt: skip
+
+
+class ReconciliationPage(Page[ReconciliationOut]):
+    """Runs, newest first."""
