@@ -7,12 +7,35 @@ from django.db import connections
 
 # What Django's parameters hold for its own cursors and pool, and an async connection must not get.
 _DJANGO_ONLY = ("cursor_factory", "context", "pool", "prepare_threshold")
+# A peer that has vanished is noticed within seconds, not within the system's quarter of an hour.
+_KEEPALIVE = {
+    "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 10_000,
+}  # fmt: skip
+# No transaction of ours takes longer; one that does belongs to a process that was stopped in the middle of it.
+_LONGEST_SECONDS = 15
+_TRANSACTION_TIMEOUT_SINCE = 170_000
 
 
-async def connect() -> psycopg.AsyncConnection[Any]:
-    """Open one autocommit connection with the parameters of Django's default database. Raises psycopg.Error."""
+async def connect(*, lock_timeout_ms: int = 0) -> psycopg.AsyncConnection[Any]:
+    """Open one autocommit connection with the parameters of Django's default database. Raises psycopg.Error.
+
+    With `lock_timeout_ms`, a statement that waits longer for a lock raises LockNotAvailable.
+    """
     parameters = connections["default"].get_connection_params()
     for name in _DJANGO_ONLY:
         parameters.pop(name, None)
     # Statements are few and hot: prepared at their second use.
-    return await psycopg.AsyncConnection.connect(**parameters, autocommit=True, prepare_threshold=1)
+    connection = await psycopg.AsyncConnection.connect(
+        **(_KEEPALIVE | parameters), autocommit=True, prepare_threshold=1
+    )
+    settings = {
+        # A plan that was kept since the tables were small would read all of a million rows.
+        "plan_cache_mode": "force_custom_plan",
+        "lock_timeout": f"{lock_timeout_ms}ms",
+        "idle_in_transaction_session_timeout": f"{_LONGEST_SECONDS}s",
+    }
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        settings["transaction_timeout"] = f"{_LONGEST_SECONDS}s"
+    chosen = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    await connection.execute(f"SELECT {chosen}")
+    return connection

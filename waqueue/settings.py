@@ -3,6 +3,7 @@
 Nothing here connects to anything: a wrong value is an `ImproperlyConfigured` that names its variable.
 """
 
+import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -137,6 +138,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 # Assets are served straight from the packages: no collectstatic step stands between a clone and a working admin.
 WHITENOISE_USE_FINDERS = True
+warnings.filterwarnings("ignore", "No directory at", UserWarning, "whitenoise")
 WHITENOISE_AUTOREFRESH = DEBUG
 
 # Security follows the public address: plain HTTP works until WAQUEUE_PUBLIC_URL says https.

@@ -82,8 +82,6 @@ class Document(OpenAPISchema):
         """Return what goes into the address and the headers."""
         found = super().operation_parameters(operation)
         for parameter in found:
-            # Ninja copies a schema's list to where OpenAPI wants a map; the schema keeps it.
-            parameter.pop("examples", None)
             parameter["schema"] = _without_null(parameter["schema"])
         return found
 

@@ -39,10 +39,10 @@ def list_(request: ApiRequest, page: Query[PageParameters]) -> QueuePage:
         after = ""
     if following is None:
         # Behind the last session come the orphans: on what is left of this page, then on pages of their own.
-        rest = [view for view in orphans or () if view.session > after]
+        rest = [view for view in orphans or () if view.place > after]
         room = page.limit - len(views)
         if len(rest) > room:
-            following = write_cursor("orphan", rest[room - 1].session if room else after)
+            following = write_cursor("orphan", rest[room - 1].place if room else after)
         views += rest[:room]
     return QueuePage(
         items=[QueueOut.of(view) for view in views],

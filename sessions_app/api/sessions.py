@@ -119,7 +119,7 @@ def change(request: ApiRequest, name: Name, payload: SessionPatch) -> SessionOut
     with transaction.atomic():
         # Held while its pacing is read and written, so that two changes of different members both hold.
         session = caller.session(name)
-        locked = Session.objects.select_for_update().get(pk=session.pk)
+        locked = Session.objects.select_for_update(no_key=True).get(pk=session.pk)
         if "pacing" in given:
             given["pacing"] = payload.pacing.over(Pacing.of(locked))
         changed = sessions.update(locked, actor=caller.actor, **given)

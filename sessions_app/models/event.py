@@ -1,6 +1,7 @@
 """Event: a fact, written in the transaction of what it tells."""
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -40,7 +41,13 @@ class Event(models.Model):
     kind = models.CharField(_("what"), max_length=30, choices=EventKind.choices)
     # No constraints in the database: written in bulk beside the rows they tell of, and kept longer than those.
     session = models.ForeignKey(
-        Session, on_delete=models.CASCADE, db_constraint=False, null=True, blank=True, related_name="events"
+        Session,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        blank=True,
+        related_name="events",
     )
     message = models.ForeignKey(
         Message, on_delete=models.CASCADE, db_constraint=False, null=True, blank=True, related_name="events"
@@ -53,6 +60,12 @@ class Event(models.Model):
         verbose_name = _("event")
         verbose_name_plural = _("events")
         ordering = ["id"]
+        indexes = [
+            # A session's own history, newest first.
+            models.Index(fields=["session", "-id"], name="wa_event_of_session"),
+            # What is not about one message: rare, and looked for among millions that are.
+            models.Index(fields=["kind", "-id"], condition=~Q(kind__startswith="message."), name="wa_event_rare"),
+        ]
 
     def __str__(self) -> str:
         return self.kind

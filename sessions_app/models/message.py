@@ -76,7 +76,9 @@ class Message(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="messages", verbose_name=_("session"))
+    session = models.ForeignKey(
+        Session, on_delete=models.PROTECT, related_name="messages", verbose_name=_("session"), db_index=False
+    )
     # E.164 with a plus where the number has a country code, else the digits alone.
     recipient = models.CharField(_("to"), max_length=16)
     type = models.CharField(_("type"), max_length=10, choices=MessageType.choices, default=MessageType.TEXT)

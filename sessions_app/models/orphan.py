@@ -45,8 +45,8 @@ class OrphanQuerySet(models.QuerySet["Orphan"]):
 class Orphan(models.Model):
     """A queue without an owner, from the moment it is seen until a person, or a policy, has decided.
 
-    Archiving goes by steps, each of which a later run can finish: the row with its staging key is committed, the list is
-    renamed to that key, copied into entries, committed as `archived`, and only then deleted from Redis.
+    Archiving goes by steps, each of which a later run can finish: the row with its staging key is committed, the list
+    is renamed to that key, copied into entries, committed as `archived`, and only then deleted from Redis.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -90,12 +90,15 @@ class DispatchQueues:
 
     async def give_back(self, sessions: Sequence[GiveBack], jobs: Sequence[SettledJob] = (), mark: int = 0) -> None:
         """Take `jobs` out of the mirror, raise the mark to `mark`, and give `sessions` back."""
-        args: list[Any] = [self.deployment, keys.WAKE, mark, len(jobs)]
+        # A claim of another Redis than the newest one's has a version that fits nothing: its session is signalled.
+        generation = sessions[-1].session.generation if sessions else ""
+        args: list[Any] = [self.deployment, keys.WAKE, mark, generation, len(jobs)]
         for job in jobs:
-            args += (keys.queue_key(job.session_name), keys.job_key(job.message_id), job.message_id)
+            args += (job.session_name, job.message_id)
         for back in sessions:
-            delay = -1 if back.delay_ms is None else back.delay_ms
-            args += (back.session.name, back.session.generation, back.session.version, delay)
+            claimed = back.session
+            version = claimed.version if claimed.generation == generation else 0
+            args += (claimed.name, version, -1 if back.delay_ms is None else back.delay_ms)
         await self._run(scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
 
     async def signal(self, names: Sequence[str]) -> None:

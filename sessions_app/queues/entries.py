@@ -122,7 +122,7 @@ def _time_of_ms(value: Any) -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return datetime.fromtimestamp(value / 1000, UTC)
+        return _credible(datetime.fromtimestamp(value / 1000, UTC))
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -132,4 +132,9 @@ def _time_of_rq(value: bytes) -> datetime | None:
         at = datetime.fromisoformat(value.decode())
     except (ValueError, UnicodeDecodeError):
         return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return _credible(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+def _credible(at: datetime) -> datetime | None:
+    """A time at which a message may have been handed in: others are no times, and some cannot be kept or shown."""
+    return at.astimezone(UTC) if 1970 <= at.year < 2200 else None

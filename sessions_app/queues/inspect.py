@@ -34,6 +34,16 @@ def session_queue_names(*, client: redis.Redis | None = None) -> set[str]:
     return {name for name, depth in zip(names, depths(names, client=client), strict=True) if depth}
 
 
+def lengths(list_keys: Sequence[bytes], *, client: redis.Redis | None = None) -> list[int]:
+    """How many entries each of these lists holds, in one round trip; 0 for none. Raises QueueUnavailable."""
+    return [length or 0 for length in _pipelined(client, [("LLEN", key) for key in list_keys])]
+
+
+def first_entries(list_keys: Sequence[bytes], *, client: redis.Redis | None = None) -> list[bytes | None]:
+    """The first entry of each of these lists, in one round trip; None for none. Raises QueueUnavailable."""
+    return _pipelined(client, [("LINDEX", key, "0") for key in list_keys])
+
+
 def is_reachable(*, client: redis.Redis | None = None) -> bool:
     """Whether Redis answers at all."""
     try:
@@ -42,7 +52,7 @@ def is_reachable(*, client: redis.Redis | None = None) -> bool:
         return False
 
 
-def _pipelined(client: redis.Redis | None, commands: Iterable[tuple[str, ...]]) -> list:  # type: ignore[type-arg]
+def _pipelined(client: redis.Redis | None, commands: Iterable[tuple[str | bytes, ...]]) -> list:  # type: ignore[type-arg]
     try:
         with (client or web_client()).pipeline(transaction=False) as pipe:
             for command in commands:

@@ -144,20 +144,13 @@ def delete(key: bytes, *, is_rq: bool, client: redis.Redis | None = None) -> int
     A job whose hash says that it belongs to another queue stays. Raises QueueUnavailable.
     """
     client = client or upkeep_client()
-    origin = original_of(key) if key.startswith(_STAGING_PREFIX) else key
-    queue = origin.removeprefix(keys.RQ_QUEUE_PREFIX.encode())
     deleted = 0
     try:
         while raw := read_raw(key, 0, client=client):
+            own = _own_hashes(key, raw, client) if is_rq else []
             with client.pipeline(transaction=False) as pipe:
-                if is_rq:
-                    job_keys = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in raw]
-                    for job_key in job_keys:
-                        pipe.hget(job_key, "origin")
-                    owners = pipe.execute(raise_on_error=False)
-                    own = [job for job, owner in zip(job_keys, owners, strict=True) if owner == queue]
-                    if own:
-                        pipe.unlink(*own)
+                if own:
+                    pipe.unlink(*own)
                 pipe.ltrim(key, len(raw), -1)
                 pipe.execute()
             deleted += len(raw)
@@ -167,15 +160,30 @@ def delete(key: bytes, *, is_rq: bool, client: redis.Redis | None = None) -> int
 
 
 def remove_jobs(queue_key: bytes, job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> None:
-    """Take jobs out of a queue, with their hashes. Raises QueueUnavailable."""
+    """Take jobs out of a queue, and the hashes of those that do not say they are another's. Raises QueueUnavailable."""
+    client = client or upkeep_client()
     try:
-        with (client or upkeep_client()).pipeline(transaction=False) as pipe:
+        own = _own_hashes(queue_key, job_ids, client)
+        with client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.execute_command("LREM", queue_key, 0, job_id)  # type: ignore[no-untyped-call]
-                pipe.unlink(keys.RQ_JOB_PREFIX.encode() + job_id)
+            if own:
+                pipe.unlink(*own)
             pipe.execute()
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def _own_hashes(key: bytes, job_ids: Sequence[bytes], client: redis.Redis) -> list[bytes]:
+    """The hashes of these jobs, but for those that say that they belong to another queue."""
+    origin = original_of(key) if is_staged(key) or is_replaced(key) else key
+    queue = origin.removeprefix(keys.RQ_QUEUE_PREFIX.encode())
+    job_keys = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in job_ids]
+    with client.pipeline(transaction=False) as pipe:
+        for job_key in job_keys:
+            pipe.hget(job_key, "origin")
+        owners = pipe.execute(raise_on_error=False)
+    return [job for job, owner in zip(job_keys, owners, strict=True) if owner == queue]
 
 
 def load(

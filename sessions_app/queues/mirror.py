@@ -73,9 +73,9 @@ def take_out(session_name: str, message_ids: Sequence[object], *, client: redis.
     """Take the jobs of messages that will not be sent out of the mirror. Raises QueueUnavailable."""
     for start in range(0, len(message_ids), _CHUNK):
         chunk = message_ids[start : start + _CHUNK]
-        args: list[Any] = [deployment_id(), keys.WAKE, 0, len(chunk)]
+        args: list[Any] = [deployment_id(), keys.WAKE, 0, "", len(chunk)]
         for message_id in chunk:
-            args += (keys.queue_key(session_name), keys.job_key(message_id), str(message_id))
+            args += (session_name, str(message_id))
         run(client or web_client(), scripts.GIVE_BACK, [keys.DUE, keys.VERSIONS, keys.META], args)
 
 

@@ -10,7 +10,7 @@ import redis
 from django.conf import settings
 
 from sessions_app.exceptions import OtherDeployment
-from sessions_app.models import Deployment, FindingKind, Orphan, OrphanSource, Session
+from sessions_app.models import Deployment, FindingKind, Orphan, OrphanSource, OrphanState, Session
 from sessions_app.queues import inspect, keys, lists
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.entries import printable
@@ -21,6 +21,7 @@ from sessions_app.services.orphans.archiving import queue_label
 
 _SECOND_LOOK_SECONDS = 1.0
 _NAMES = 500
+_QUEUES = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
 
 
 def compare(*, session_name: str | None = None, client: redis.Redis | None = None) -> Report:
@@ -60,7 +61,8 @@ class _Look:
         self.foreign: list[bytes] = []
         self.orphans: dict[bytes, int] = {}
         self.legacy: dict[bytes, int] = {}
-        self.unfinished = list(Orphan.objects.unfinished())
+        begun = Orphan.objects.unfinished()
+        self.unfinished = list(begun.filter(session_name=session_name) if session_name else begun)
         self.strays: dict[bytes, int] = {}
         self.mirrors: dict[int, tuple[Session, Difference]] = {}
         self.empty_names: set[bytes] = set()
@@ -78,6 +80,11 @@ class _Look:
     def _look(self, only: "_Look | None") -> None:
         self._queues()
         self._legacy()
+        for orphan in self.unfinished:
+            if orphan.state == OrphanState.DETECTED and not lists.length(bytes(orphan.staging_key)):
+                # Not renamed yet: it is the list of an archiving that was begun, not another one.
+                self.orphans.pop(bytes(orphan.key), None)
+                self.legacy.pop(bytes(orphan.key), None)
         known = {bytes(orphan.staging_key) for orphan in self.unfinished}
         self.strays = {
             found.key: found.length or 0
@@ -97,10 +104,9 @@ class _Look:
         return list(alive.filter(name=self._session_name) if self._session_name else alive)
 
     def _queues(self) -> None:
-        prefix = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
         found: dict[bytes, int] = {}
-        for key in lists.scan(prefix, client=self._client):
-            if not self._is_wanted(key.key.removeprefix(prefix)):
+        for key in lists.scan(_QUEUES, client=self._client):
+            if not self._is_wanted(key.key.removeprefix(_QUEUES)):
                 continue
             if key.length is None:
                 self.foreign.append(key.key)
@@ -114,9 +120,10 @@ class _Look:
         """Those of these queues whose session PostgreSQL does not have."""
         ownerless: set[bytes] = set()
         for part in _parts(list(queue_keys)):
-            names = {_name_of(key): key for key in part}
-            owned = set(Session.objects.alive().filter(name__in=names).values_list("name", flat=True))
-            ownerless |= {key for name, key in names.items() if name not in owned}
+            # Several keys may read alike, where bytes that are no text are escaped or a long name is cut.
+            names = {key: _name_of(key) for key in part}
+            owned = set(Session.objects.alive().filter(name__in=set(names.values())).values_list("name", flat=True))
+            ownerless |= {key for key, name in names.items() if name not in owned}
         return ownerless
 
     def _legacy(self) -> None:
@@ -136,8 +143,10 @@ class _Look:
 
     def notes(self, report: Report) -> None:
         """What is only said."""
-        for key in self.foreign:
-            report.add(FindingKind.FOREIGN_KEY, queue=queue_label(key), detail="no list: left alone")
+        # A scan may meet a key twice.
+        for key in sorted(set(self.foreign)):
+            name = _name_of(key) if key.startswith(_QUEUES) else _legacy_name_of(key)
+            report.add(FindingKind.FOREIGN_KEY, queue=queue_label(key), session=name, detail="no list: left alone")
 
     def report(self, report: Report, first: "_Look") -> None:
         """What was there in both looks."""
@@ -175,8 +184,6 @@ class _Look:
 
 
 def _report_mirror(report: Report, row: Session, difference: Difference) -> None:
-    if difference.is_foreign:
-        report.add(FindingKind.FOREIGN_KEY, queue=row.queue_name, session=row.name, detail="no list: left alone")
     for kind, jobs in (
         (FindingKind.MISSING_JOB, difference.missing),
         (FindingKind.FINAL_JOB, difference.final),
@@ -193,7 +200,7 @@ def _report_mirror(report: Report, row: Session, difference: Difference) -> None
 
 
 def _name_of(key: bytes) -> str:
-    return printable(key.removeprefix((keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()))
+    return printable(key.removeprefix(_QUEUES))
 
 
 def _legacy_name_of(key: bytes) -> str:

@@ -9,8 +9,9 @@ import logging
 
 import redis
 from django.db import connection, transaction
+from django.utils import timezone
 
-from sessions_app.models import OPEN, TOKEN_SEQUENCE, Event, EventKind, Message, Session, Status
+from sessions_app.models import TOKEN_SEQUENCE, UNSENT, Event, EventKind, Message, Session, Status
 from sessions_app.queues import inspect, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.dispatch import AGAIN_MS
@@ -28,15 +29,16 @@ def is_older(mark: int) -> bool:
         return mark > int(cursor.fetchone()[0])
 
 
-def resolve(*, client: redis.Redis | None = None) -> int | None:
+def resolve(*, wait: bool = False, client: redis.Redis | None = None) -> int | None:
     """Make uncertain what may have been sent, then raise the sequence; return how many, None when it was done already.
 
-    One process at a time; begun again after a crash it goes on. Raises QueueUnavailable and database errors.
+    One process at a time; begun again after a crash it goes on. With `wait`, it is done when this returns: whoever puts
+    jobs before that would hide what was sent. Raises QueueUnavailable and database errors.
     """
     client = client or upkeep_client()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        if not cursor.fetchone()[0]:
+        cursor.execute("SELECT pg_advisory_lock(%s)" if wait else "SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        if not wait and not cursor.fetchone()[0]:
             return None
         try:
             mark = inspect.meta(client=client).mark
@@ -52,17 +54,17 @@ def resolve(*, client: redis.Redis | None = None) -> int | None:
 
 def _doubt(session: Session, client: redis.Redis) -> int:
     line = list(Message.objects.open().filter(session=session).order_by("priority", "seq").values_list("pk", flat=True))
-    if not line:
-        return 0
+    # Those whose time has come were promoted in that future, and then stood in the mirror or were sent.
+    promoted = Message.objects.filter(session=session, status=Status.SCHEDULED, scheduled_at__lte=timezone.now())
     mirrored = set(mirror.job_ids(session.name, client=client) or ())
-    doubted = [pk for pk in line if str(pk) not in mirrored]
+    doubted = [pk for pk in (*line, *promoted.values_list("pk", flat=True)) if str(pk) not in mirrored]
     (due_in_ms,) = inspect.due_in_ms([session.name], client=client)
-    if due_in_ms is not None and due_in_ms <= AGAIN_MS and line[0] not in doubted:
+    if line and due_in_ms is not None and due_in_ms <= AGAIN_MS and line[0] not in doubted:
         doubted.append(line[0])
     if not doubted:
         return 0
     with transaction.atomic():
-        count = Message.objects.filter(pk__in=doubted, status__in=OPEN).update(
+        count = Message.objects.filter(pk__in=doubted, status__in=UNSENT).update(
             status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
         )
         Event.objects.bulk_create(

@@ -42,15 +42,15 @@ def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
     for finding in _in_order(report):
         match finding.kind:
             case FindingKind.OLDER_DATABASE:
-                older_database.resolve()
+                older_database.resolve(wait=True)
                 finding.action = "made uncertain"
             case FindingKind.GENERATION_LOST:
                 rebuild.rebuild(inspect.establish_generation())
                 finding.action = "rebuilt"
             case FindingKind.ORPHAN_QUEUE:
-                _orphan(finding, policy)
+                _say_unreadable(report, finding, _orphan(finding, policy))
             case FindingKind.LEGACY_QUEUE:
-                _legacy(finding, legacy_policy)
+                _say_unreadable(report, finding, _legacy(finding, legacy_policy))
             case FindingKind.UNKNOWN_JOB if finding.row is not None:
                 archive_unknown(finding.row, finding.job_ids, queue_key=keys.queue_key(finding.session).encode())
                 finding.action = "archived"
@@ -76,14 +76,21 @@ def _in_order(report: Report) -> list[Finding]:
     return sorted(report.findings, key=rank)
 
 
-def _orphan(finding: Finding, policy: Policy) -> None:
+def _say_unreadable(report: Report, finding: Finding, archived: Orphan | None) -> None:
+    if archived is not None and archived.unreadable:
+        report.add(
+            FindingKind.UNREADABLE_ENTRY, queue=finding.queue, session=finding.session, messages=archived.unreadable,
+            action="purged" if archived.state == OrphanState.PURGED else "set aside", detail=f"orphan {archived.pk}",
+        )  # fmt: skip
+
+
+def _orphan(finding: Finding, policy: Policy) -> Orphan | None:
     if lists.is_staged(finding.key):
-        _finish(finding)
-        return
+        return _finish(finding)
     if lists.is_replaced(finding.key):
         finding.messages = settle_replaced(finding.key)
         finding.action = "put right"
-        return
+        return None
     orphan, _ = orphans.detect(
         finding.key,
         session_name=finding.session,
@@ -94,11 +101,11 @@ def _orphan(finding: Finding, policy: Policy) -> None:
     )
     if policy == Policy.REPORT:
         finding.detail = "left in Redis for a person to decide"
-        return
-    _archive(orphan, finding, policy)
+        return None
+    return _archive(orphan, finding, policy)
 
 
-def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> None:
+def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> Orphan | None:
     try:
         archived = orphans.archive(orphan)
     except Conflict as error:
@@ -106,7 +113,7 @@ def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> None:
         finding.detail = error.detail
         finding.action = "no orphan any more"
         Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DETECTED).delete()
-        return
+        return None
     finding.action, finding.messages = "archived", archived.messages
     finding.detail = f"orphan {archived.pk}"
     if archived.state != OrphanState.ARCHIVED:
@@ -115,12 +122,12 @@ def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> None:
         log.warning("queue %s: %d messages are purged by policy", finding.queue, archived.messages)
         orphans.purge(archived, expected=archived.messages, actor=ACTOR)
         finding.action = "purged"
+    return archived
 
 
-def _legacy(finding: Finding, policy: Policy) -> None:
+def _legacy(finding: Finding, policy: Policy) -> Orphan | None:
     if lists.is_staged(finding.key):
-        _finish(finding)
-        return
+        return _finish(finding)
     session = Session.objects.alive().filter(name=finding.session).select_related("dispatch").first()
     orphan, _ = orphans.detect(
         finding.key,
@@ -134,12 +141,13 @@ def _legacy(finding: Finding, policy: Policy) -> None:
         now=timezone.now(),
     )
     if session is not None:
-        _archive(orphan, finding, Policy.ARCHIVE)
+        archived = _archive(orphan, finding, Policy.ARCHIVE)
         _give_young(orphan, session, finding)
-    elif policy == Policy.REPORT:
+        return archived
+    if policy == Policy.REPORT:
         finding.detail = f"left in Redis for a person to decide: orphan {orphan.pk}"
-    else:
-        _archive(orphan, finding, policy)
+        return None
+    return _archive(orphan, finding, policy)
 
 
 def _give_young(orphan: Orphan, session: Session, finding: Finding) -> None:
@@ -152,7 +160,7 @@ def _give_young(orphan: Orphan, session: Session, finding: Finding) -> None:
     finding.detail = f"{restored} messages into {session.name}, {orphan.messages} wait for a person: orphan {orphan.pk}"
 
 
-def _finish(finding: Finding) -> None:
+def _finish(finding: Finding) -> Orphan:
     """Bring an archiving to its end that died half-way, or that a lost row has forgotten."""
     orphan = Orphan.objects.filter(staging_key=finding.key).first()
     if orphan is None:
@@ -161,7 +169,8 @@ def _finish(finding: Finding) -> None:
         is_rq = original.startswith(keys.RQ_QUEUE_PREFIX.encode())
         orphan = Orphan.objects.create(
             queue=queue_label(original),
-            key=original,
+            # A queue of that name may be there again and have a row of its own.
+            key=finding.key,
             session_name=finding.session
             if is_rq
             else queue_label(original).removeprefix(settings.WAQUEUE_LEGACY_PREFIX),
@@ -176,3 +185,4 @@ def _finish(finding: Finding) -> None:
     finding.action, finding.messages, finding.detail = "archived", orphan.messages, f"orphan {orphan.pk}"
     if session is not None and orphan.source in (OrphanSource.LEGACY, OrphanSource.RQ):
         _give_young(orphan, session, finding)
+    return orphan

@@ -1,6 +1,7 @@
 """What is left of a queue that was written anew: jobs in it that nobody knows are saved, the rest was copied."""
 
 from sessions_app.models import Session
+from sessions_app.models.orphan import new_staging_key
 from sessions_app.queues import keys, lists
 from sessions_app.reconciliation.mirrors import known_rows
 from sessions_app.services.orphans.unknown import archive_unknown
@@ -9,12 +10,14 @@ from sessions_app.services.orphans.unknown import archive_unknown
 def settle_replaced(key: bytes) -> int:
     """Save the unknown jobs of a replaced list, then delete the list; return how many there were.
 
-    Raises QueueUnavailable. A list whose session is gone meanwhile is renamed back: it is an orphan like any other.
+    Raises QueueUnavailable. A list whose session is gone meanwhile is left to the next run, like one that an archiving
+    has renamed.
     """
     name = lists.original_of(key).removeprefix((keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode())
     session = Session.objects.alive().filter(name=name.decode("utf-8", "replace").replace("\0", "")).first()
     if session is None:
-        lists.rename_away(key, lists.original_of(key))
+        # Not back to its own name: somebody may have begun a new list there.
+        lists.rename_away(key, new_staging_key(lists.original_of(key)))
         return 0
     saved = start = 0
     while job_ids := lists.read_raw(key, start):

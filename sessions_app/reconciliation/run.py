@@ -10,7 +10,6 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
-from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import (
     Event,
     EventKind,
@@ -61,8 +60,8 @@ def reconcile(
                     policy=policy or _allowed(settings.WAQUEUE_ORPHAN_POLICY, trigger),
                     legacy_policy=policy or _allowed(settings.WAQUEUE_LEGACY_POLICY, trigger),
                 )
-        except (QueueUnavailable, DatabaseError) as error:
-            _fail(run, str(error).strip())
+        except Exception as error:
+            _fail(run, str(error).strip() or repr(error))
             raise
         return _finish(run, report)
 

@@ -8,6 +8,8 @@ from sessions_app.models import ApiKey, AuditEntry
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+_TARGET = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -34,4 +36,6 @@ class Actor:
 
 def record(actor: Actor, action: str, target: str = "", *, count: int = 1, **data: Any) -> None:
     """Write the audit entry of an act, in the transaction of the act."""
-    AuditEntry.objects.create(user=actor.user, actor=actor.label, action=action, target=target, count=count, data=data)
+    # A queue that others made may be called by more than fits.
+    shown = target if len(target) <= _TARGET else f"{target[: _TARGET - 1]}…"
+    AuditEntry.objects.create(user=actor.user, actor=actor.label, action=action, target=shown, count=count, data=data)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
@@ -110,7 +111,7 @@ def put(session_name: str, messages: Sequence[Message]) -> None:
     urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
     try:
         mirror.put(session_name, entries, urgent=urgent)
-    except QueueUnavailable as error:
+    except (QueueUnavailable, DatabaseError) as error:
         log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
 
 
@@ -224,6 +225,8 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
     with transaction.atomic():
         if outcome == "resend":
             _lock_session(message_id)
+        # The dispatch row before anything else: two who resolve the last two messages must see each other.
+        list(SessionDispatch.objects.select_for_update().filter(session__messages=message_id))
         _transition(message_id, (Status.UNCERTAIN,), "resolved", **changes[outcome])
         message = get(message_id)
         _record(message, EventKind.MESSAGE_RESOLVED, actor, f"resolve message as {outcome}", resolved_as=outcome)

@@ -74,10 +74,12 @@ def create(
     on_uncertain: str = OnUncertain.HOLD,
     max_in_flight: int = 1,
     desired_state: str = DesiredState.ACTIVE,
+    leave: uuid.UUID | None = None,
 ) -> tuple[Session, Adopted | None]:
     """Return the session of that name and, if it was made now, what it found under its name; None if it was there.
 
-    What Redis and earlier orphans hold under its name is archived; what is young of it goes back into the line.
+    What Redis and earlier orphans hold under its name is archived; what is young of it goes back into the line, but for
+    the orphan `leave`, of which the caller restores what a person chose.
 
     Raises InvalidInput naming the fields that do not fit, SessionExists when there is one that differs.
     """
@@ -108,7 +110,7 @@ def create(
             ) from None
         return existing, None
     session = get(name)
-    return session, adopt(session, actor=actor)
+    return session, adopt(session, actor=actor, leave=leave)
 
 
 _COMPARED = (
@@ -131,7 +133,7 @@ def update(
     Raises InvalidInput, SessionNotFound when it was deleted meanwhile.
     """
     with transaction.atomic():
-        locked = Session.objects.alive().select_for_update().filter(pk=session.pk).first()
+        locked = Session.objects.alive().select_for_update(no_key=True).filter(pk=session.pk).first()
         if locked is None:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
         before = {field: getattr(locked, field) for field in _COMPARED}
@@ -193,7 +195,9 @@ def act_on(session_ids: Iterable[int], what: Act, *, actor: Actor) -> int:
     Resuming and starting also end a hold: whoever presses it has looked.
     """
     with transaction.atomic():
-        chosen = list(Session.objects.alive().select_for_update().filter(pk__in=list(session_ids)).order_by("pk"))
+        # Without the key: submitting, which only refers to the row, does not wait.
+        alive = Session.objects.alive().select_for_update(no_key=True)
+        chosen = list(alive.filter(pk__in=list(session_ids)).order_by("pk"))
         for session in chosen:
             session.desired_state = _DESIRED[what]
             if what == "stop":
@@ -203,6 +207,8 @@ def act_on(session_ids: Iterable[int], what: Act, *, actor: Actor) -> int:
                 session.observed_reason = ""
         Session.objects.bulk_update(chosen, ["desired_state", "observed_state", "observed_reason"])
         if _DESIRED[what] == DesiredState.ACTIVE:
+            # In the order in which a settle takes them.
+            list(SessionDispatch.objects.select_for_update().filter(session__in=chosen).order_by("session_id"))
             SessionDispatch.objects.filter(session__in=chosen).update(
                 hold=Hold.NONE, hold_reason="", held_at=None, uncertain_streak=0
             )

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Sum
 from django.utils import timezone
 
-from sessions_app.models import OPEN, Message, Session, Status, Worker
+from sessions_app.models import OPEN, BackgroundTask, Message, Orphan, Session, Status, TaskState, Worker
 
 _RECENT = timedelta(hours=24)
 # A message that may go and has waited so long says that nobody is sending.
@@ -43,6 +43,14 @@ def items() -> list[WorklistItem]:
         .order_by("since")[:100]
     )
     found += [WorklistItem("uncertain", row["session__name"], row["count"], row["since"]) for row in by_session]
+    orphaned = (
+        Orphan.objects.unresolved()
+        .order_by()
+        .values("session_name")
+        .annotate(count=Sum("messages"), since=Min("first_seen_at"))
+        .order_by("since")[:100]
+    )
+    found += [WorklistItem("orphan", row["session_name"], row["count"], row["since"]) for row in orphaned]
     failed = (
         Message.objects.filter(status=Status.FAILED, failed_at__gt=now - _RECENT)
         .values("session__name")
@@ -50,6 +58,8 @@ def items() -> list[WorklistItem]:
         .order_by("-count")[:100]
     )
     found += [WorklistItem("failed", row["session__name"], row["count"], row["since"]) for row in failed]
+    broken = BackgroundTask.objects.filter(state=TaskState.FAILED, finished_at__gt=now - _RECENT).order_by("-pk")
+    found += [WorklistItem("task_failed", "", 1, task.finished_at, task.title) for task in broken[:20]]
     gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
     found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
     return found

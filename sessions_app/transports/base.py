@@ -1,5 +1,6 @@
 """The contract of a transport: it sends and answers, or raises; it never decides about rows, pace or order."""
 
+import math
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def _problem(field: ConfigField, value: Any) -> str:
     if field.required and value in ("", None):
         return f"is needed: {field.help}"
     if field.type in (int, float):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # JSON as Python reads it knows infinity and "not a number".
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or (field.type is int and value != int(value)):
             return f"a {'whole number' if field.type is int else 'number'}: {field.help}"
         if (field.minimum is not None and value < field.minimum) or (

@@ -12,9 +12,9 @@ _LONGEST_SECONDS = 2.0
 
 
 class Backoff:
-    """The waits of one loop. `what` names the loop in the log; `stop` ends every wait at once."""
+    """The waits of one loop. `what` names the loop in the log; `stop`, where there is one, ends every wait at once."""
 
-    def __init__(self, what: str, stop: asyncio.Event) -> None:
+    def __init__(self, what: str, stop: asyncio.Event | None = None) -> None:
         self._what = what
         self._stop = stop
         self._failures = 0
@@ -31,6 +31,10 @@ class Backoff:
             log.warning("%s waits and tries again: %s", self._what, str(error).strip() or type(error).__name__)
         self._failures += 1
         longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2 ** min(self._failures, 10))
+        seconds = random.uniform(longest / 2, longest)  # noqa: S311 (spreads load, guards nothing)
+        if self._stop is None:
+            await asyncio.sleep(seconds)
+            return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(random.uniform(longest / 2, longest)):  # noqa: S311
+            async with asyncio.timeout(seconds):
                 await self._stop.wait()

@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 # An idle worker that missed its wake-up looks again after so long.
 _IDLE_SECONDS = 1.0
+# How long a fence waits for another worker's, and how long a session is left alone that made it wait.
+_LOCK_TIMEOUT_MS = 250
+_AVOID_SECONDS = 10.0
+_AVOID_MS = 2_000
+# Somebody is changing the first message just now: it takes milliseconds.
+_OVERTAKEN_MS = 100
+# Probes and the like at once.
+_CHORES = 20
 
 
 class Dispatcher:
@@ -46,7 +54,7 @@ class Dispatcher:
         self.queues = DispatchQueues(deployment)
         self.stopping = asyncio.Event()
         self.flights: dict[str, Flight] = {}
-        self.landing = Landing(self.queues, self.flights, self.stopping)
+        self.landing = Landing(self.queues, self.flights)
         # Called when Redis turns out to be another than before: wiped, restarted, failed over.
         self.on_generation: Callable[[str], None] = lambda generation: None
         self.is_suspended = False
@@ -58,14 +66,18 @@ class Dispatcher:
         self._sender = Sender()
         self._sends: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
-        self._fences = Store()
+        # A session that another worker has in its fence is left to it, and does not hold up the others.
+        self._fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS)
+        self._avoided: dict[str, float] = {}
+        self._is_unanswered = False
+        self._room_for_chores = asyncio.Semaphore(_CHORES)
         self._probes = Store()
         self._wake = asyncio.Event()
         self.landing.on_given_back = self.wake
 
-    def knows(self, token: int) -> bool:
-        """Whether this worker remembers the attempt of that token."""
-        return any(flight.token == token for flight in self.flights.values())
+    def tokens(self) -> set[int]:
+        """The attempts that this worker remembers."""
+        return {flight.token for flight in self.flights.values()}
 
     def wake(self) -> None:
         """Look at Redis now: some session has come due."""
@@ -92,13 +104,14 @@ class Dispatcher:
                 await self.landing.has_room.wait()
                 continue
             self._wake.clear()
+            limit = min(room, _BATCH)
             try:
-                claim = await self._claim(min(room, _BATCH))
+                claim = await self._claim(limit)
                 backoff.reset()
             except (QueueUnavailable, psycopg.Error) as error:
                 await backoff.wait(error)
                 continue
-            if claim.sessions and not claim.is_suspended:
+            if len(claim.sessions) == limit:
                 continue
             pause = _IDLE_SECONDS if claim.next_due_ms is None else min(claim.next_due_ms / 1000, _IDLE_SECONDS)
             if burst and pause > 0 and self.is_idle and not self._chores:
@@ -109,8 +122,9 @@ class Dispatcher:
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is on its way, at most `seconds`; what has not come back by then ends as uncertain."""
-        if self._sends:
-            await asyncio.wait(self._sends, timeout=seconds)
+        limit = clock.now() + seconds
+        while self._sends and clock.now() < limit:
+            await asyncio.wait(self._sends, timeout=limit - clock.now())
         for send in [*self._sends, *self._chores]:
             send.cancel()
         if self._sends:
@@ -138,7 +152,9 @@ class Dispatcher:
             self.on_generation(claim.generation)
         if claim.sessions:
             self.idle_since = clock.now()
-        if to_fence := [session for session in claim.sessions if not self._is_flying(session)]:
+        if to_fence := [
+            session for session in claim.sessions if not (self._is_flying(session) or self._avoids(session))
+        ]:
             await self._fence(to_fence)
         return claim
 
@@ -151,6 +167,17 @@ class Dispatcher:
             log.warning("the database is older than Redis, and that could not be resolved: %s", str(error).strip())
         await asyncio.sleep(0.5)
 
+    def _avoids(self, claimed: ClaimedSession) -> bool:
+        """Whether the session was found in another worker's fence a moment ago: it is given back without a try."""
+        until = self._avoided.get(claimed.name)
+        if until is None:
+            return False
+        if until < clock.now():
+            del self._avoided[claimed.name]
+            return False
+        self.landing.give_back([GiveBack(claimed, _AVOID_MS)])
+        return True
+
     def _is_flying(self, claimed: ClaimedSession) -> bool:
         """Whether this worker has the session in flight: the claim is then the flight's, and is given back with it."""
         flight = self.flights.get(claimed.name)
@@ -162,16 +189,15 @@ class Dispatcher:
 
     async def _fence(self, sessions: Sequence[ClaimedSession]) -> None:
         try:
+            if self._is_unanswered:
+                await self._return_unanswered()
             fenced = await self._fences.run(fence, self.worker, sessions)
+        except psycopg.errors.LockNotAvailable:
+            await self._fence_in_halves(sessions)
+            return
         except psycopg.Error:
+            self._is_unanswered = True
             self.landing.give_back(GiveBack(session, 1000) for session in sessions)
-            # The commit may have happened all the same. What it fenced was not handed over: it is put back by token.
-            lost = await self._fences.run(own_flights, self.worker)
-            self.landing.add(
-                outcomes.returned(flight, "the fence was not answered")
-                for flight in lost
-                if not self.knows(flight.token)
-            )
             raise
         self.landing.give_back([GiveBack(one.claimed, self._delay(one)) for one in fenced.waiting], fenced.expired)
         self.landing.add(
@@ -184,8 +210,32 @@ class Dispatcher:
             self._sends.add(send)
             send.add_done_callback(self._sends.discard)
 
+    async def _return_unanswered(self) -> None:
+        """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over."""
+        known = self.tokens()
+        lost = await self._fences.run(own_flights, self.worker)
+        self.landing.add(
+            outcomes.returned(flight, "the fence was not answered") for flight in lost if flight.token not in known
+        )
+        self._is_unanswered = False
+
+    async def _fence_in_halves(self, sessions: Sequence[ClaimedSession]) -> None:
+        """Find the session that another worker, perhaps a frozen one, has in its fence; let the others go."""
+        if len(sessions) == 1:
+            self._avoided[sessions[0].name] = clock.now() + _AVOID_SECONDS
+            self.landing.give_back([GiveBack(sessions[0], _AVOID_MS)])
+            return
+        middle = len(sessions) // 2
+        await self._fence(sessions[:middle])
+        await self._fence(sessions[middle:])
+
     async def _send(self, flight: Flight) -> None:
-        self.landing.add([await self._sender.send(flight)])
+        try:
+            settlement = await self._sender.send(flight)
+        except Exception as error:  # a transport that breaks its contract must not keep its flight for ever
+            log.exception("what came of sending %s could not be understood", flight.message_id)
+            settlement = outcomes.refused(flight, OutcomeUnknown(f"not understood: {type(error).__name__}"))
+        self.landing.add([settlement])
 
     def _delay(self, waiting: Waiting) -> int | None:
         """When to look at a session again that sends nothing now, in ms; None for not until it is signalled."""
@@ -194,7 +244,9 @@ class Dispatcher:
                 return max(waiting.delay_ms or 0, 1)
             case Verdict.IN_FLIGHT:
                 return max(waiting.delay_ms or 0, 1000)
-            case Verdict.EXPIRED | Verdict.OVERTAKEN:
+            case Verdict.OVERTAKEN:
+                return _OVERTAKEN_MS
+            case Verdict.EXPIRED:
                 return 0
             case Verdict.HELD if waiting.hold in PROBED_HOLDS:
                 self._start(self._probe(waiting))
@@ -205,7 +257,11 @@ class Dispatcher:
         return None
 
     def _start(self, chore: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(chore)
+        async def run() -> None:
+            async with self._room_for_chores:
+                await chore
+
+        task = asyncio.create_task(run())
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 

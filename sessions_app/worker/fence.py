@@ -17,6 +17,7 @@ from django.conf import settings
 from sessions_app.models import TOKEN_SEQUENCE
 from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
+from sessions_app.worker.arrays import texts
 from sessions_app.worker.outcomes import Flight
 
 _RESERVE = """
@@ -73,11 +74,18 @@ head AS MATERIALIZED (
                         CASE WHEN d.quiet_from <= clock.now THEN d.quiet_until END) AS until
     ) wait
 ),
+-- Only heads that were chosen already, so that nothing is overtaken: one that somebody is changing just now is looked
+-- at again, and the others do not wait for it.
+locked AS MATERIALIZED (
+    SELECT m.id FROM wa_message m JOIN head h ON m.id = h.message_id
+    WHERE h.verdict IN ('send', 'expired') AND m.status = 'queued'
+    FOR UPDATE OF m SKIP LOCKED
+),
 taken AS (
     UPDATE wa_message m
     SET status = 'sending', attempts = m.attempts + 1, token = h.token, next_attempt_at = NULL
-    FROM head h
-    WHERE h.verdict = 'send' AND m.id = h.message_id AND m.status = 'queued'
+    FROM head h JOIN locked l ON l.id = h.message_id
+    WHERE h.verdict = 'send' AND m.id = h.message_id
     RETURNING m.id, m.attempts, h.session_id, h.token
 ),
 flown AS (
@@ -91,7 +99,8 @@ tried AS (
 ),
 expired AS (
     UPDATE wa_message m SET status = 'expired', next_attempt_at = NULL
-    FROM head h WHERE h.verdict = 'expired' AND m.id = h.message_id AND m.status = 'queued'
+    FROM head h JOIN locked l ON l.id = h.message_id
+    WHERE h.verdict = 'expired' AND m.id = h.message_id
     RETURNING m.id, m.session_id
 ),
 told AS (
@@ -109,8 +118,8 @@ FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
 
 _RELEASE = """
 DELETE FROM wa_in_flight f
-USING unnest(%(names)s::text[]) AS c(name)
-JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+-- Also of a session that was deleted since the reservation.
+USING unnest(%(names)s::text[]) AS c(name) JOIN wa_session s ON s.name = c.name
 WHERE f.session_id = s.id AND f.slot = 0 AND f.worker_id = %(worker)s AND f.message_id IS NULL
 """
 
@@ -168,7 +177,7 @@ async def fence(
     by_name = {session.name: session for session in claimed}
     # Before the first statement: the deadline on this clock is never later than the one in the database.
     fenced_at = clock.now()
-    parameters = {"worker": worker, "names": list(by_name), "seconds": settings.WAQUEUE_SEND_SECONDS}
+    parameters = {"worker": worker, "names": texts(by_name), "seconds": settings.WAQUEUE_SEND_SECONDS}
     async with connection.pipeline(), connection.transaction():
         await connection.execute(_RESERVE, parameters)
         looked = await connection.execute(_LOOK, parameters)

@@ -23,19 +23,20 @@ log = logging.getLogger(__name__)
 
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
 _BATCH = 500
+_UNWRITABLE = "its outcome could not be written"
 
 
 class Landing:
     """The results of one worker on their way into both stores. `flights` is the worker's memory, by session name."""
 
-    def __init__(self, queues: DispatchQueues, flights: dict[str, Flight], stop: asyncio.Event) -> None:
+    def __init__(self, queues: DispatchQueues, flights: dict[str, Flight]) -> None:
         self.settled_count = 0
         self.has_room = asyncio.Event()
         # Called when sessions were given back: one of them may be due.
         self.on_given_back: Callable[[], None] = lambda: None
         self._queues = queues
         self._flights = flights
-        self._stop = stop
+        self._settling = Backoff("settling")
         self._store = Store()
         self._results: list[Settlement] = []
         self._backs: list[GiveBack] = []
@@ -66,26 +67,13 @@ class Landing:
 
     async def settle_forever(self) -> None:
         """Write outcomes to PostgreSQL as they come."""
-        backoff = Backoff("settling", self._stop)
         while True:
             await self._has_results.wait()
-            batch = self._take_batch()
-            while True:
-                try:
-                    settled = await self._store.run(settle, batch)
-                    backoff.reset()
-                    break
-                except (psycopg.DataError, psycopg.ProgrammingError) as error:
-                    log.exception("%d outcomes could not be written as they are", len(batch))
-                    settled = await self._settle_singly(batch, error)
-                    break
-                except psycopg.Error as error:
-                    await backoff.wait(error)
-            self._after(settled)
+            self._after(await self._write(self._take_batch()))
 
     async def give_back_forever(self) -> None:
         """Give sessions back to Redis as they come."""
-        backoff = Backoff("giving back", self._stop)
+        backoff = Backoff("giving back")
         while True:
             await self._has_backs.wait()
             self._has_backs.clear()
@@ -127,16 +115,25 @@ class Landing:
             self._has_results.clear()
         return list(batch.values())
 
-    async def _settle_singly(self, batch: Sequence[Settlement], cause: Exception) -> list[Settled]:
-        """Write outcomes one by one; one that cannot be written at all is uncertain, with the reason."""
-        settled: list[Settled] = []
-        for settlement in batch:
+    async def _write(self, batch: Sequence[Settlement]) -> list[Settled]:
+        """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing one by one."""
+        while True:
             try:
-                settled += await self._store.run(settle, [settlement])
-            except (psycopg.DataError, psycopg.ProgrammingError):
-                plain = refused(settlement.flight, OutcomeUnknown(f"its outcome could not be written: {cause!r:.200}"))
-                settled += await self._store.run(settle, [plain])
-        return settled
+                settled = await self._store.run(settle, batch)
+                self._settling.reset()
+                return settled
+            except (psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError) as error:
+                log.exception("%d outcomes could not be written as they are", len(batch))
+                if len(batch) > 1:
+                    return [settled for one in batch for settled in await self._write([one])]
+                (refusal,) = batch
+                if refusal.error_detail.startswith(_UNWRITABLE):
+                    # Nothing is left to try. Its flight stays, and whoever judges it tells of it.
+                    return []
+                why = OutcomeUnknown(f"{_UNWRITABLE}: {type(error).__name__}")
+                batch = [refused(refusal.flight, why)]
+            except psycopg.Error as error:
+                await self._settling.wait(error)
 
     def _after(self, settled: Sequence[Settled]) -> None:
         backs: list[GiveBack] = []

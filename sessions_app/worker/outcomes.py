@@ -68,7 +68,7 @@ def accepted(flight: Flight, provider_id: str) -> Settlement:
     """The engine took it and gave an id. An id is what makes it accepted: without one nobody can say."""
     if not provider_id:
         return refused(flight, OutcomeUnknown("the engine answered without an id"))
-    return Settlement(flight, Outcome.SENT, Status.SENT, EventKind.MESSAGE_SENT, provider_id=provider_id[:200])
+    return Settlement(flight, Outcome.SENT, Status.SENT, EventKind.MESSAGE_SENT, provider_id=str(provider_id)[:200])
 
 
 def returned(flight: Flight, why: str, *, wait_ms: int = 0) -> Settlement:
@@ -84,11 +84,11 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
     problem = error if isinstance(error, SendError) else OutcomeUnknown(f"{type(error).__name__}: {error}")
     base = Settlement(
         flight, Outcome.UNCERTAIN, Status.UNCERTAIN,
-        error_class=problem.code, error_code=problem.provider_code[:100], error_detail=problem.detail[:1000],
+        error_class=problem.code, error_code=str(problem.provider_code)[:100], error_detail=str(problem.detail)[:1000],
     )  # fmt: skip
     match problem:
         case RetryableError() if flight.attempts < flight.max_attempts:
-            wait = max(problem.after_ms, backoff_ms(flight.attempts))
+            wait = max(int(problem.after_ms or 0), backoff_ms(flight.attempts))
             return replace(
                 base, outcome=Outcome.RETRY, status=Status.QUEUED, event=EventKind.MESSAGE_RETRIED, retry_ms=wait
             )

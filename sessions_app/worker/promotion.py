@@ -5,6 +5,9 @@ from functools import partial
 from django.db import connection, transaction
 
 from sessions_app.models import Event, EventKind, Message, Status
+from sessions_app.queues import inspect
+from sessions_app.queues.connection import upkeep_client
+from sessions_app.reconciliation import older_database
 from sessions_app.services import messages
 
 # Rows of one go: a campaign of a hundred thousand that comes due at once does not hold a transaction for long.
@@ -18,7 +21,13 @@ FOR UPDATE SKIP LOCKED
 
 
 def promote() -> int:
-    """Queue one batch of scheduled messages that are due; return how many. Call again while it is not zero."""
+    """Queue one batch of scheduled messages that are due; return how many. Call again while it is not zero.
+
+    Nothing is promoted into a database that is older than its Redis: what may have been sent before has to show first.
+    Raises QueueUnavailable and database errors.
+    """
+    if older_database.is_older(inspect.meta(client=upkeep_client()).mark):
+        return 0
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_DUE, [_BATCH])

@@ -25,7 +25,10 @@ class Sender:
     async def send(self, flight: Flight) -> Settlement:
         """Hand one message over, at most until its deadline. Never raises but for its own cancellation."""
         try:
-            transport = self._transports.get(flight.transport) or await self.transport(flight.transport)
+            transport = self._transports.get(flight.transport)
+            if transport is None:
+                async with asyncio.timeout(FROZEN_SECONDS):
+                    transport = await self.transport(flight.transport)
         except Exception as error:  # whatever a transport raises while it opens, the message was not handed over
             log.exception("the transport %s could not be opened", flight.transport)
             return returned(flight, f"the transport {flight.transport} could not be opened: {error}", wait_ms=5000)

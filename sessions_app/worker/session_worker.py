@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 _RQ_HEARTBEAT_SECONDS = 10.0
 # Signals that come twice within a second were sent by two senders at once and mean one thing.
 _SAME_SIGNAL_SECONDS = 1.0
+# How long a stopping worker waits for a fence that is under way, and for each connection that is to be closed.
+_FENCE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
 
 
 class SessionWorker(Worker):  # type: ignore[misc]
@@ -75,7 +78,7 @@ class SessionWorker(Worker):  # type: ignore[misc]
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         dispatcher: Dispatcher | None = None
-        drain = asyncio.Event()
+        hurry = asyncio.Event()
 
         def on_signal() -> None:
             now = clock.now()
@@ -90,7 +93,7 @@ class SessionWorker(Worker):  # type: ignore[misc]
                     dispatcher.stop()
             else:
                 log.warning("worker %s stops now: what is in flight becomes uncertain", self.name)
-                drain.set()
+                hurry.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
@@ -117,20 +120,26 @@ class SessionWorker(Worker):  # type: ignore[misc]
         if not burst:
             background.append(asyncio.create_task(chores.run_forever(dispatcher.stopping), name="chores"))
         claiming = asyncio.create_task(dispatcher.claim_forever(burst=burst))
+        hurrying = asyncio.create_task(hurry.wait())
         # A part that ends by itself has a fault: better to stop in order than to look alive.
-        await asyncio.wait([claiming, *background], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([claiming, hurrying, *background], return_when=asyncio.FIRST_COMPLETED)
         dispatcher.stop()
-        failed = [task for task in [claiming, *background] if task.done() and task.exception()]
-        await self._drain(dispatcher, drain)
-        for task in background:
+        # A fence that is under way is waited for: what it commits is in flight.
+        await asyncio.wait([claiming, hurrying], timeout=_FENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        claiming.cancel()
+        await asyncio.wait([claiming], timeout=_CLOSE_SECONDS)
+        failed = [task for task in [claiming, *background] if _failure(task)]
+        await self._drain(dispatcher, hurrying)
+        for task in [hurrying, *background]:
             task.cancel()
-        await asyncio.gather(*background, claiming, return_exceptions=True)
-        await upkeep.stop()
-        await dispatcher.close()
-        await asyncio.to_thread(self._say_goodbye_to_rq)
+        await asyncio.wait([hurrying, *background], timeout=_CLOSE_SECONDS)
+        for closing in (upkeep.stop(), dispatcher.close(), asyncio.to_thread(self._say_goodbye_to_rq)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await closing
         log.info("worker %s stopped after %d messages", self.name, dispatcher.landing.settled_count)
         for task in failed:
-            raise task.exception()  # type: ignore[misc]
+            raise _failure(task)  # type: ignore[misc]
         return bool(dispatcher.landing.settled_count)
 
     async def _deployment(self, stopping: asyncio.Event) -> str | None:
@@ -151,17 +160,15 @@ class SessionWorker(Worker):  # type: ignore[misc]
             except psycopg.Error as error:
                 await backoff.wait(error)
 
-    async def _drain(self, dispatcher: Dispatcher, hurry: asyncio.Event) -> None:
+    async def _drain(self, dispatcher: Dispatcher, hurrying: "asyncio.Task[Any]") -> None:
         """Let what is in flight come back and be written, within the deadline; a second signal ends the wait."""
         seconds = settings.WAQUEUE_DRAIN_SECONDS
         draining = asyncio.create_task(dispatcher.drain(seconds))
-        hurrying = asyncio.create_task(hurry.wait())
         await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():
             draining.cancel()
             await dispatcher.drain(0)
-        hurrying.cancel()
-        limit = clock.now() + (1 if hurry.is_set() else max(5.0, seconds / 4))
+        limit = clock.now() + (1 if hurrying.done() else max(5.0, seconds / 4))
         while not dispatcher.is_idle and clock.now() < limit:
             await asyncio.sleep(0.01)
 
@@ -227,3 +234,8 @@ class SessionWorker(Worker):  # type: ignore[misc]
     def _say_goodbye_to_rq(self) -> None:
         with contextlib.suppress(RedisError):
             self.register_death()
+
+
+def _failure(task: "asyncio.Task[Any]") -> BaseException | None:
+    """What ended a task that should not have ended; None for one that runs, was cancelled or ended in order."""
+    return None if not task.done() or task.cancelled() else task.exception()

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from sessions_app.models import Status
+from sessions_app.worker.arrays import numbers, texts
 from sessions_app.worker.outcomes import Flight, Settlement
 
 _SETTLE = """
@@ -37,7 +38,8 @@ message AS (
     WHERE m.id = r.message_id AND m.token = r.token
       AND (m.status = 'sending'
            -- A late answer to an attempt that was given up as uncertain, or whose resend has not begun.
-           OR m.status IN ('uncertain', 'queued') AND r.status IN ('sent', 'failed'))
+           OR m.status IN ('uncertain', 'queued') AND r.status IN ('sent', 'failed')
+              AND EXISTS (SELECT 1 FROM wa_attempt a WHERE a.token = r.token AND a.outcome = 'uncertain'))
     RETURNING m.token, m.session_id, m.recipient
 ),
 landed AS (
@@ -47,10 +49,11 @@ landed AS (
 attempt AS (
     UPDATE wa_attempt a
     SET finished_at = coalesce(a.finished_at, now()),
-        outcome = CASE WHEN m.token IS NULL THEN a.outcome ELSE r.outcome END,
+        outcome = CASE WHEN r.is_current THEN r.outcome ELSE a.outcome END,
         provider_id = r.provider_id, error_code = r.error_code, error_detail = r.error_detail,
-        late_outcome = CASE WHEN m.token IS NULL AND a.outcome <> r.outcome THEN r.outcome ELSE a.late_outcome END
-    FROM result r LEFT JOIN message m ON m.token = r.token
+        late_outcome = CASE WHEN NOT r.is_current AND a.outcome <> r.outcome THEN r.outcome ELSE a.late_outcome END
+    -- A hashed subplan: for a join the planner expects one row and compares every result with every message.
+    FROM (SELECT *, token IN (SELECT token FROM message) AS is_current FROM result) r
     WHERE a.token = r.token
 ),
 event AS (
@@ -64,6 +67,7 @@ observed AS (
     UPDATE wa_session s
     SET observed_state = r.observed, observed_reason = left(r.error_detail, 500), updated_at = now()
     FROM result r WHERE r.observed <> '' AND s.id = r.session_id
+    RETURNING s.id
 ),
 recipient AS (
     INSERT INTO wa_recipient_pace (session_id, recipient, next_send_at)
@@ -88,11 +92,17 @@ pace AS MATERIALIZED (
                           WHEN 'sent' THEN 0 WHEN 'failed' THEN 0 ELSE d.uncertain_streak END AS streak,
            CASE WHEN r.hold <> '' THEN r.hold
                 WHEN r.outcome = 'uncertain' AND d.uncertain_streak >= 1 THEN 'doubt' ELSE '' END AS new_hold,
+           -- A late answer has settled the message that the session was held for.
+           d.hold = 'uncertain' AND r.status IN ('sent', 'failed') AND NOT EXISTS (
+               SELECT 1 FROM wa_message u
+               WHERE u.status = 'uncertain' AND u.session_id = r.session_id AND u.id <> r.message_id) AS is_freed,
            s.max_interval_ms > 0 OR s.hourly_cap > 0 OR s.daily_cap > 0 AS has_pace
     FROM result r
     JOIN wa_session s ON s.id = r.session_id
     JOIN wa_session_dispatch d ON d.session_id = r.session_id
     JOIN message m ON m.token = r.token
+    -- The session's row before its dispatch row, as everybody else locks them.
+    LEFT JOIN observed o ON o.id = r.session_id
 ),
 dispatch AS (
     UPDATE wa_session_dispatch d
@@ -104,14 +114,14 @@ dispatch AS (
         hour_began_at = p.hour_began_at, hour_count = p.hour_count,
         day_began_at = p.day_began_at, day_count = p.day_count,
         uncertain_streak = p.streak,
-        hold = CASE WHEN d.hold = '' THEN p.new_hold ELSE d.hold END,
+        hold = CASE WHEN d.hold = '' OR p.is_freed THEN p.new_hold ELSE d.hold END,
         hold_reason = CASE WHEN d.hold = '' AND p.new_hold <> '' THEN left(p.error_detail, 500) ELSE d.hold_reason END,
         held_at = CASE WHEN d.hold = '' AND p.new_hold <> '' THEN now() ELSE d.held_at END,
         last_sent_at = CASE WHEN p.outcome = 'sent' THEN now() ELSE d.last_sent_at END
     FROM pace p
     WHERE d.session_id = p.session_id
       -- A session without a pace is written at most once in five seconds: its row is not worth a write a message.
-      AND (p.has_pace OR p.streak <> d.uncertain_streak OR p.new_hold <> ''
+      AND (p.has_pace OR p.streak <> d.uncertain_streak OR p.new_hold <> '' OR p.is_freed
            OR p.outcome = 'sent' AND (d.last_sent_at IS NULL OR d.last_sent_at < now() - interval '5 seconds'))
     RETURNING d.session_id, d.next_send_at, d.hold, d.held_at = now() AS is_new_hold
 ),
@@ -120,7 +130,11 @@ held AS (
     SELECT 'session.held', d.session_id, jsonb_build_object('hold', d.hold, 'reason', p.error_detail)
     FROM dispatch d JOIN pace p ON p.session_id = d.session_id WHERE d.is_new_hold
 )
-SELECT r.token, m.token IS NOT NULL,
+SELECT r.token,
+       -- Written before, and its answer was lost: the same as now.
+       m.token IS NOT NULL OR r.outcome = (SELECT a.outcome FROM wa_attempt a WHERE a.token = r.token)
+           AND EXISTS (
+               SELECT 1 FROM wa_message w WHERE w.id = r.message_id AND w.token = r.token AND w.status = r.status),
        greatest(0, r.retry_ms, (1000 * extract(epoch FROM d.next_send_at - now()))::bigint),
        coalesce(d.hold, ''), coalesce(d.is_new_hold, false)
 FROM result r LEFT JOIN message m ON m.token = r.token LEFT JOIN dispatch d ON d.session_id = r.session_id
@@ -154,23 +168,23 @@ async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence
     """
     # In one order, so that two who write at once never wait for each other in a ring.
     ordered = sorted(settlements, key=_session_id)
-    parameters: dict[str, list[Any]] = {
-        "token": [s.flight.token for s in ordered],
-        "session_id": [s.flight.session_id for s in ordered],
-        "message_id": [s.flight.message_id for s in ordered],
-        "outcome": [s.outcome.value for s in ordered],
-        "status": [s.status.value for s in ordered],
-        "event": [str(s.event) for s in ordered],
-        "provider_id": [_clean(s.provider_id) for s in ordered],
-        "error_class": [s.error_class for s in ordered],
-        "error_code": [_clean(s.error_code) for s in ordered],
-        "error_detail": [_clean(s.error_detail) for s in ordered],
-        "retry_ms": [s.retry_ms for s in ordered],
-        "refund": [s.refund for s in ordered],
-        "resend": [s.resend for s in ordered],
-        "hold": [s.hold.value for s in ordered],
-        "observed": [str(s.observed) for s in ordered],
-        "is_paced": [s.is_paced for s in ordered],
+    parameters = {
+        "token": numbers(s.flight.token for s in ordered),
+        "session_id": numbers(s.flight.session_id for s in ordered),
+        "message_id": numbers(s.flight.message_id for s in ordered),
+        "outcome": texts(s.outcome for s in ordered),
+        "status": texts(s.status for s in ordered),
+        "event": texts(s.event for s in ordered),
+        "provider_id": texts(s.provider_id for s in ordered),
+        "error_class": texts(s.error_class for s in ordered),
+        "error_code": texts(s.error_code for s in ordered),
+        "error_detail": texts(s.error_detail for s in ordered),
+        "retry_ms": numbers(s.retry_ms for s in ordered),
+        "refund": numbers(s.refund for s in ordered),
+        "resend": numbers(s.resend for s in ordered),
+        "hold": texts(s.hold for s in ordered),
+        "observed": texts(s.observed for s in ordered),
+        "is_paced": numbers(s.is_paced for s in ordered),
     }
     cursor = await connection.execute(_SETTLE, parameters)
     by_token = {s.flight.token: s for s in ordered}
@@ -180,8 +194,3 @@ async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence
 def _session_id(settlement: Settlement) -> int:
     flight: Flight = settlement.flight
     return flight.session_id
-
-
-def _clean(text: str) -> str:
-    """`text` as PostgreSQL takes it: an engine may answer anything."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -99,7 +99,8 @@ class Upkeep:
             log.warning("worker %s on %s fell silent with %d messages in flight", name, host, in_flight)
         given_up = await self._judgements.run(stalled.judge, self._dispatcher.worker)
         own = await self._judgements.run(own_flights, self._dispatcher.worker, older_than_seconds=_FORGOTTEN_SECONDS)
-        forgotten = [flight for flight in own if not self._dispatcher.knows(flight.token)]
+        known = self._dispatcher.tokens()
+        forgotten = [flight for flight in own if flight.token not in known]
         given_up += [refused(flight, OutcomeUnknown("its own worker does not remember it")) for flight in forgotten]
         self._dispatcher.landing.add(given_up)
 

@@ -61,6 +61,15 @@ class Stack:
         """Fail unless 0 to `count` - 1 were each handed over once, in order."""
         assert self.ledger(session) == list(range(count))
 
+    def assert_in_order_and_only_the_uncertain_missing(self, session: Session | str, count: int) -> None:
+        """Fail unless each of 0 to `count` - 1 was handed over once, in order, or is uncertain and was not."""
+        ledger = self.ledger(session)
+        assert ledger == sorted(set(ledger))
+        uncertain = Message.objects.filter(session__name=str(session), status="uncertain").values_list(
+            "text", flat=True
+        )
+        assert set(range(count)) - set(ledger) <= {int(text) for text in uncertain}
+
     def assert_never_two_at_once(self, session: Session | str, delay_ms: int) -> None:
         """Fail if a hand-over began before the one before it can have been answered."""
         times = (

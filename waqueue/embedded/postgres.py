@@ -16,7 +16,7 @@ from psycopg import sql
 from .account import Account, choose_account, folder_elsewhere
 from .programs import postgres_programs, reachable_programs
 from .server import EmbeddedServer, logger
-from .system import ServerError, can_reach, spawn, write_private
+from .system import ServerError, can_reach, can_see_processes, spawn, write_private
 
 _NAME = "waqueue"
 _SUPERUSER = "postgres"
@@ -66,7 +66,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self._ensure_role_and_database()
         except psycopg.Error as error:
             self.stop()
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[0]
             raise ServerError(
                 f"PostgreSQL started but does not let us in: {reason} (look into {self.folder})"
             ) from error
@@ -77,9 +77,10 @@ class EmbeddedPostgres(EmbeddedServer):
         self._bin = reachable_programs(self._bin_dir or postgres_programs(), self._account)
         if not (self.data_dir / "PG_VERSION").exists():
             self._make_data()
-        # No server runs here (see _end_left_over), but a stranger may have its number by now: then PostgreSQL would
-        # believe the file and refuse to start.
-        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        if can_see_processes():
+            # So no server runs here (see _end_left_over), but a stranger may have its number by now: then PostgreSQL
+            # would believe the file and refuse to start.
+            (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _place_data(self) -> None:
         """See to it that the account can walk to the data, without changing what others made."""

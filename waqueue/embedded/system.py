@@ -124,11 +124,13 @@ def end_session(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def can_see_processes() -> bool:
+    """Say whether the system shows us its processes as files, as Linux does and macOS does not."""
+    return Path("/proc/self/cwd").exists()
+
+
 def _numbers_in_proc() -> list[int]:
-    try:
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    except OSError:
-        return []
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()] if can_see_processes() else []
 
 
 def die_with_parent(how: signal.Signals) -> Callable[[], None] | None:

@@ -121,7 +121,7 @@ class Supervisor:
             if state and elapsed > _WORKER_WITHIN_S:
                 self._console.say(f"The web server answers, but not everything is well: {state}.")
                 return
-            self._loop.wait(0.2)
+            self._loop.wait(0.5)
         raise RunError(f"the web server did not become ready within {_READY_WITHIN_S} s: its lines above say why")
 
     def _readiness(self) -> str:

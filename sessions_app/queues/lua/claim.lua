@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Take up to n due sessions, oldest first. There are no leases: each is due again by itself after `again_ms`.
 -- KEYS: due, versions, meta, rq:suspended
 -- ARGV: deployment, n, again_ms, a fresh generation to set when this Redis was wiped or restarted
@@ -17,11 +18,19 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if reply[3] == 0 then
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
-  local again = now + ARGV[3]
-  for _, session in ipairs(due) do
-    redis.call('ZADD', KEYS[1], again, session)
-    reply[#reply + 1] = session
-    reply[#reply + 1] = redis.call('HINCRBY', KEYS[2], session, 1)
+  if #due > 0 then
+    local again = now + ARGV[3]
+    local versions = redis.call('HMGET', KEYS[2], unpack(due))
+    local pushed, raised = {}, {}
+    for n, session in ipairs(due) do
+      local version = (tonumber(versions[n]) or 0) + 1
+      pushed[2 * n - 1], pushed[2 * n] = again, session
+      raised[2 * n - 1], raised[2 * n] = session, version
+      reply[#reply + 1] = session
+      reply[#reply + 1] = version
+    end
+    redis.call('ZADD', KEYS[1], unpack(pushed))
+    redis.call('HSET', KEYS[2], unpack(raised))
   end
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Look at these sessions now.
 -- KEYS: due, versions, meta
 -- ARGV: deployment, wake channel, sessions...

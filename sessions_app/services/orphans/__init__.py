@@ -8,6 +8,7 @@ adopting    what a session finds under its name when it is made
 restoring   messages into a session's line, in their old order
 purging     for good, with the count typed
 background  restores and purges of thousands, by a worker
+preview     what a restore would do, counted without doing it
 exporting   as CSV or JSON lines
 listing     what pages show of archived and of live ones
 """
@@ -16,7 +17,8 @@ from sessions_app.services.orphans.adopting import Adopted, adopt
 from sessions_app.services.orphans.archiving import archive, detect, finish_archiving
 from sessions_app.services.orphans.background import purge_later, restore_later
 from sessions_app.services.orphans.exporting import export_rows
-from sessions_app.services.orphans.listing import EntryView, entries, get
+from sessions_app.services.orphans.listing import EntryView, entries, first_times, get
+from sessions_app.services.orphans.preview import Preview, preview, waiting
 from sessions_app.services.orphans.purging import OrphanChanged, purge
 from sessions_app.services.orphans.restoring import Restored, restore
 from sessions_app.services.orphans.selection import Selection
@@ -25,6 +27,7 @@ __all__ = [
     "Adopted",
     "EntryView",
     "OrphanChanged",
+    "Preview",
     "Restored",
     "Selection",
     "adopt",
@@ -33,9 +36,12 @@ __all__ = [
     "entries",
     "export_rows",
     "finish_archiving",
+    "first_times",
     "get",
+    "preview",
     "purge",
     "purge_later",
     "restore",
     "restore_later",
+    "waiting",
 ]

@@ -4,6 +4,7 @@ A notice that is days old may be worse than none, so no machine sends it: `WAQUE
 """
 
 import logging
+import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,10 +31,11 @@ class Adopted:
     waiting: list[Orphan] = field(default_factory=list)
 
 
-def adopt(session: Session, *, actor: Actor) -> Adopted:
+def adopt(session: Session, *, actor: Actor, leave: uuid.UUID | None = None) -> Adopted:
     """Archive what Redis holds under the name of `session`, and restore what is young of that and of earlier orphans.
 
-    Never raises for Redis: what cannot be reached now is found by the next reconciliation.
+    The orphan `leave` is left to the caller. Never raises for Redis: what cannot be reached now is found by the next
+    reconciliation.
     """
     adopted = Adopted()
     try:
@@ -41,7 +43,7 @@ def adopt(session: Session, *, actor: Actor) -> Adopted:
     except QueueUnavailable as error:
         log.warning("what Redis holds under the name %s is looked at later: %s", session.name, error)
     waiting = Orphan.objects.filter(session_name=session.name, state=OrphanState.ARCHIVED).order_by("first_seen_at")
-    for orphan in waiting:
+    for orphan in waiting.exclude(pk=leave) if leave else waiting:
         adopted.restored += restore_young(orphan, session, actor=actor)
         orphan.refresh_from_db()
         if orphan.state == OrphanState.ARCHIVED:

@@ -33,8 +33,8 @@ from sessions_app.services import audit, phones
 from sessions_app.services.audit import Actor
 from sessions_app.services.locks import lock_name
 
-# What ended without having been sent: the same message in an orphan doubles nothing.
-_NEVER_SENT = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
+# What ended without having been sent and without anybody's wish: the same message in an orphan doubles nothing.
+_NEVER_SENT = (Status.FAILED, Status.EXPIRED)
 
 
 def detect(
@@ -210,34 +210,41 @@ def known_messages(job_ids: Iterable[str]) -> set[str]:
 def mark_duplicates(orphan: Orphan) -> None:
     """Mark the entries that were sent already: the same id of the client's, recipient and text."""
     waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None, duplicate_of=None)
-    rows = list(waiting.exclude(job_id="").only("job_id", "recipient", "content", "message_id"))
+    rows = list(waiting.only("index", "job_id", "recipient", "content", "message_id"))
     for start in range(0, len(rows), 1000):
         mark_known(rows[start : start + 1000])
 
 
 def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:
-    """Mark those of `entries` that are in a line, or were sent, as another message; return their row ids.
+    """Mark those of an orphan's `entries` that are known as another message; return their row ids."""
+    known = find_known(entries)
+    marked = [entry for entry in entries if entry.index in known]
+    for entry in marked:
+        entry.duplicate_of = known[entry.index]
+    OrphanEntry.objects.bulk_update(marked, ["duplicate_of"])
+    return {entry.pk for entry in marked}
+
+
+def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
+    """Those of an orphan's `entries` that are in a line, or were sent, as another message, by their places.
 
     That is one with the entry's own id, or with the same id of the client's, recipient and text.
     """
     # The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
-    foreign = [entry for entry in entries if entry.job_id and entry.message_id is None]
+    foreign = [entry for entry in entries if _ref(entry) and entry.message_id is None]
     ids = known_messages(entry.job_id for entry in foreign)
     refs = {_ref(entry) for entry in foreign}
     alive = Message.objects.filter(client_ref__in=refs).exclude(status__in=_NEVER_SENT)
     same = {
         (ref, to, text): pk for pk, ref, to, text in alive.values_list("pk", "client_ref", "recipient", "text")
     }  # fmt: skip
-    marked = []
+    known: dict[int, uuid.UUID] = {}
     for entry in foreign:
         if entry.job_id in ids:
-            entry.duplicate_of = uuid.UUID(entry.job_id)
-        else:
-            entry.duplicate_of = same.get((_ref(entry), entry.recipient, entry.content.get("text", "")))
-        if entry.duplicate_of is not None:
-            marked.append(entry)
-    OrphanEntry.objects.bulk_update(marked, ["duplicate_of"])
-    return {entry.pk for entry in marked}
+            known[entry.index] = uuid.UUID(entry.job_id)
+        elif found := same.get((_ref(entry), entry.recipient, entry.content.get("text", ""))):
+            known[entry.index] = found
+    return known
 
 
 def _ref(entry: OrphanEntry) -> str:

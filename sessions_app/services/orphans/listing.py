@@ -1,14 +1,15 @@
 """What pages and the API show of an orphan, archived or still live in Redis."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sessions_app.exceptions import NotFound
 from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
-from sessions_app.queues import lists
-from sessions_app.queues.entries import printable
-from sessions_app.services.orphans.archiving import build_entry
+from sessions_app.queues import inspect, lists
+from sessions_app.queues.entries import parse_legacy, printable
+from sessions_app.services.orphans.archiving import build_entry, find_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,11 @@ def entries(orphan: Orphan, *, start: int = 0, count: int = 100) -> list[EntryVi
     """Up to `count` messages from place `start` on, in order. Raises QueueUnavailable for a live one."""
     if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
         parsed = lists.read(bytes(orphan.key), start, is_rq=orphan.source == OrphanSource.RQ, count=count)
-        return [view(build_entry(orphan, start + at, entry)) for at, entry in enumerate(parsed)]
+        live = [build_entry(orphan, start + at, entry) for at, entry in enumerate(parsed)]
+        known = find_known([entry for entry in live if entry.readable])
+        for entry in live:
+            entry.duplicate_of = known.get(entry.index)
+        return [view(entry) for entry in live]
     rows = OrphanEntry.objects.filter(orphan=orphan, index__gte=start).order_by("index")[:count]
     return [view(row) for row in rows]
 
@@ -58,3 +63,17 @@ def view(entry: OrphanEntry) -> EntryView:
         message_id=entry.message_id,
         is_restored=entry.restored_at is not None,
     )
+
+
+def first_times(live: Sequence[tuple[bytes, bool]]) -> list[datetime | None]:
+    """When the first entry of each list was handed in; each is a key in Redis and whether it is RQ's.
+
+    Two round trips, however many lists. Raises QueueUnavailable.
+    """
+    first = inspect.first_entries([key for key, _ in live])
+    ids = [entry for entry, (_, is_rq) in zip(first, live, strict=True) if is_rq and entry is not None]
+    jobs = dict(zip(ids, lists.read_jobs(ids), strict=True)) if ids else {}
+    return [
+        None if entry is None else (jobs[entry] if is_rq else parse_legacy(entry)).created_at
+        for entry, (_, is_rq) in zip(first, live, strict=True)
+    ]

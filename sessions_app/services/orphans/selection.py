@@ -28,3 +28,8 @@ class Selection:
         if self.indexes is not None:
             chosen = chosen.filter(index__in=self.indexes)
         return chosen.order_by("index")
+
+    def has(self, entry: OrphanEntry) -> bool:
+        """Whether an entry is among the chosen, by the same rules."""
+        is_new = self.newer_than is None or (entry.created_at is not None and entry.created_at > self.newer_than)
+        return is_new and (self.indexes is None or entry.index in self.indexes)

@@ -1,0 +1,108 @@
+"""What a restore would do, counted without doing it."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, Max, Min, Q
+
+from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
+from sessions_app.queues import inspect, lists
+from sessions_app.services import tasks
+from sessions_app.services.orphans.archiving import build_entry, find_known
+from sessions_app.services.orphans.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a restore of the chosen messages would do. `others` wait in the orphan and were not chosen."""
+
+    restored: int
+    duplicates: int
+    unreadable: int
+    others: int
+    oldest_at: datetime | None
+    newest_at: datetime | None
+
+
+def preview(orphan: Orphan, selection: Selection, *, with_duplicates: bool = False) -> Preview | None:
+    """Count what a restore would do; None for a live orphan that is too long to be looked through by a request.
+
+    Of more than `tasks.LARGE` archived messages, only those that were marked as duplicates before are counted as such.
+    Raises QueueUnavailable for a live orphan.
+    """
+    if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
+        if lists.length(bytes(orphan.key)) > tasks.LARGE:
+            return None
+        every = list(_live(orphan))
+        chosen = [entry for entry in every if selection.has(entry)]
+        return _of_rows(chosen, len(every) - len(chosen), with_duplicates=with_duplicates)
+    waiting = OrphanEntry.objects.filter(orphan=orphan, restored_at=None).count()
+    chosen_rows = selection.of(orphan).filter(restored_at=None)
+    count = chosen_rows.count()
+    if count <= tasks.LARGE:
+        return _of_rows(list(chosen_rows), waiting - count, with_duplicates=with_duplicates)
+    readable = Q(readable=True) if with_duplicates else Q(readable=True, duplicate_of=None)
+    sums = chosen_rows.aggregate(
+        restored=Count("pk", filter=readable),
+        unreadable=Count("pk", filter=Q(readable=False)),
+        oldest=Min("created_at", filter=readable),
+        newest=Max("created_at", filter=readable),
+    )
+    duplicates = count - sums["restored"] - sums["unreadable"]
+    return Preview(
+        sums["restored"], duplicates, sums["unreadable"], waiting - count, sums["oldest"], sums["newest"]
+    )  # fmt: skip
+
+
+def waiting(orphans: Sequence[Orphan]) -> list[int]:
+    """How many messages wait in each of these orphans now. Raises QueueUnavailable when one of them is live."""
+    live = [row for row in orphans if row.state == OrphanState.DETECTED and not row.staging_key]
+    lengths = dict(
+        zip((row.pk for row in live), inspect.lengths([bytes(row.key) for row in live]) if live else (), strict=True)
+    )
+    return [lengths.get(row.pk, row.messages) for row in orphans]
+
+
+def _live(orphan: Orphan) -> Iterator[OrphanEntry]:
+    start = 0
+    while parsed := lists.read(bytes(orphan.key), start, is_rq=orphan.source == OrphanSource.RQ):
+        yield from (build_entry(orphan, start + at, entry) for at, entry in enumerate(parsed))
+        start += len(parsed)
+
+
+def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: bool) -> Preview:
+    readable = [entry for entry in chosen if entry.readable]
+    restored = readable if with_duplicates else _new(readable)
+    times = [entry.created_at for entry in restored if entry.created_at is not None]
+    return Preview(
+        restored=len(restored),
+        duplicates=len(readable) - len(restored),
+        unreadable=len(chosen) - len(readable),
+        others=others,
+        oldest_at=min(times, default=None),
+        newest_at=max(times, default=None),
+    )
+
+
+def _new(readable: Sequence[OrphanEntry]) -> list[OrphanEntry]:
+    """Those that are known as no other message, and of those with one id the first."""
+    unmarked = [entry for entry in readable if entry.duplicate_of is None]
+    known = find_known(unmarked)
+    seen: set[uuid.UUID] = set()
+    new = []
+    for entry in unmarked:
+        own = _uuid(entry.job_id)
+        if entry.index not in known and (own is None or own not in seen):
+            new.append(entry)
+        if own is not None:
+            seen.add(own)
+    return new
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
