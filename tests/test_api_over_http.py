@@ -1,5 +1,6 @@
 """The API as it is served: real gunicorn, real bytes, and stores that go away and come back."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -74,11 +75,9 @@ class Site:
     def raw(self, request: bytes) -> Answer:
         """Send bytes as they are, and read an error."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as plug:
-            try:
+            # It may have heard enough before the end. What it answered is there to be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 plug.sendall(request)
-            except (BrokenPipeError, ConnectionResetError):
-                # It has heard enough. What it answered is there to be read.
-                pass
             response = http.client.HTTPResponse(plug)
             response.begin()
             return checked_problem(

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.django_db
 
 SESSIONS = "/whatsapp/sessions"
 NO_PACING = {
-    "min_interval_ms": 0, "max_interval_ms": 0, "per_recipient_ms": 0, "hourly_cap": 0, "daily_cap": 0, "quiet_hours": None,
+    "min_interval_ms": 0, "max_interval_ms": 0, "per_recipient_ms": 0, "hourly_cap": 0, "daily_cap": 0,
+    "quiet_hours": None,
 }  # fmt: skip
 NIGHT = {"start": "21:00", "end": "07:00", "tz": "America/Lima"}
 
@@ -28,7 +29,10 @@ class SecretiveTransport(LoopbackTransport):
     """A transport with a secret and with a pacing of its own."""
 
     name = "secretive"
-    fields = (ConfigField("base_url", "where the engine is", required=True), ConfigField("api_key", "its key", secret=True))
+    fields = (
+        ConfigField("base_url", "where the engine is", required=True),
+        ConfigField("api_key", "its key", secret=True),
+    )
     default_pacing = {"min_interval_ms": 1000, "max_interval_ms": 3000}  # noqa: RUF012
 
 
@@ -50,7 +54,8 @@ def test_the_incidents_own_call_makes_a_session() -> None:
     for name in ("created_at", "updated_at"):
         assert made[name].endswith("Z") and before <= datetime.fromisoformat(made.pop(name)) <= timezone.now()
     assert made == {
-        "name": "test-session", "transport": "loopback", "config": {"delay_ms": 0, "fail_rate": 0.0, "fail_as": "rejected"},
+        "name": "test-session", "transport": "loopback",
+        "config": {"delay_ms": 0, "fail_rate": 0.0, "fail_as": "rejected"},
         "desired_state": "active", "observed_state": "working", "observed_reason": None, "phone": None,
         "pacing": NO_PACING, "on_uncertain": "hold", "max_in_flight": 1, "depth": 0, "in_flight": 0,
         "oldest_queued_at": None, "next_due_at": None, "last_sent_at": None,
@@ -59,8 +64,8 @@ def test_the_incidents_own_call_makes_a_session() -> None:
 
 def test_everything_that_is_given_is_kept() -> None:
     given = {
-        "name": "a.B_9-z", "transport": "loopback", "config": {"delay_ms": 20, "fail_rate": 0.5}, "on_uncertain": "resend",
-        "max_in_flight": 1, "desired_state": "paused",
+        "name": "a.B_9-z", "transport": "loopback", "config": {"delay_ms": 20, "fail_rate": 0.5},
+        "on_uncertain": "resend", "max_in_flight": 1, "desired_state": "paused",
         "pacing": {
             "min_interval_ms": 10, "max_interval_ms": 20, "per_recipient_ms": 30, "hourly_cap": 40, "daily_cap": 50,
             "quiet_hours": NIGHT,
@@ -154,9 +159,14 @@ def test_what_is_secret_goes_in_and_never_comes_out(secretive: None) -> None:
     assert changed["config"] == {"base_url": "https://other.example"}
     assert Session.objects.get().config == {"base_url": "https://other.example", "api_key": "sesame-open"}
     everything = [client.get(path).body for path in (SESSIONS, f"{SESSIONS}/alpha", "/whatsapp/queues")]
-    everything += [list(Event.objects.values_list("data", flat=True)), list(AuditEntry.objects.values_list("data", flat=True))]
+    everything += [
+        list(Event.objects.values_list("data", flat=True)),
+        list(AuditEntry.objects.values_list("data", flat=True)),
+    ]
     assert "sesame" not in str(everything)
-    clash = client.post(SESSIONS, {"name": "alpha", "transport": "secretive", "config": config | {"api_key": "sesame-shut"}})
+    clash = client.post(
+        SESSIONS, {"name": "alpha", "transport": "secretive", "config": config | {"api_key": "sesame-shut"}}
+    )
     assert clash.status == 409 and "sesame" not in str(clash.body)
     assert client.post(SESSIONS, {"name": "beta", "transport": "secretive"}).fields == ["config.base_url"]
 
@@ -245,7 +255,9 @@ def test_two_changes_of_different_members_at_once_both_hold() -> None:
     values = [1, 2, 3, 4, NIGHT]
     answers = at_once(
         *(
-            lambda client=client, member=member, value=value: client.patch(f"{SESSIONS}/alpha", {"pacing": {member: value}})
+            lambda client=client, member=member, value=value: client.patch(
+                f"{SESSIONS}/alpha", {"pacing": {member: value}}
+            )
             for client, member, value in zip(clients, members, values, strict=True)
         )
     )

@@ -23,6 +23,9 @@ def mask_private(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     for key, value in event.items():
         if key in _PRIVATE_KEYS:
             event[key] = "…"
+        elif key == "request":
+            # What follows the question mark may name a phone.
+            event[key] = str(value).partition("?")[0]
         elif key in _PHONE_KEYS:
             event[key] = mask_phone(str(value))
     return event

@@ -1,19 +1,26 @@
 """Message: one outbound message that we promised to send."""
 
+import secrets
+import time
 import uuid
 from typing import Any
 
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
-from uuid6 import uuid7
 
 from sessions_app.models.session import Session
 
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7: ids sort by the time they were made."""
-    return uuid.UUID(int=uuid7().int)
+    """A UUIDv7 (RFC 9562, with the time below a millisecond in it): ids sort by the time they were made.
+
+    Libraries that count on within a millisecond run ahead of the clock in a burst; a batch of thousands would then
+    stand above what other processes make after it.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62))
 
 
 class MessageType(models.TextChoices):
