@@ -18,6 +18,8 @@ from sessions_app.queues.dispatch import ClaimedSession
 # The wait before attempt n + 1 is random between nothing and BASE doubled with each attempt, and CEILING at most.
 _BACKOFF_BASE_MS = 2_000
 _BACKOFF_CEILING_MS = 600_000
+# An engine may ask for a longer wait, but not for years.
+_LONGEST_ASKED_MS = 24 * 3600 * 1000
 
 
 @dataclass(slots=True)
@@ -88,7 +90,8 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
     )  # fmt: skip
     match problem:
         case RetryableError() if flight.attempts < flight.max_attempts:
-            wait = max(int(problem.after_ms or 0), backoff_ms(flight.attempts))
+            asked = min(int(problem.after_ms or 0), _LONGEST_ASKED_MS)
+            wait = max(asked, backoff_ms(flight.attempts))
             return replace(
                 base, outcome=Outcome.RETRY, status=Status.QUEUED, event=EventKind.MESSAGE_RETRIED, retry_ms=wait
             )

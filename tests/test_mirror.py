@@ -1,0 +1,224 @@
+"""The queues in Redis are RQ's own: an unmodified rq lists and reads them, in the order in which messages are sent."""
+
+import subprocess
+import sys
+import zlib
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from sessions_app.models import Message, Priority, Status
+from sessions_app.queues import inspect, keys, mirror
+from sessions_app.queues.jobs import job_fields
+from sessions_app.services import messages
+from tests.factories import ACTOR, PHONE, become, is_due, job_ids, line, make_session, submit
+from tests.processes import PROJECT
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HIGH: dict[str, Any] = {"priority": Priority.HIGH}
+
+
+def rq_queue(name: str, client: redis.Redis) -> Queue:
+    return Queue(f"wa:{name}", connection=client, serializer=JSONSerializer)
+
+
+def fetch(message: Message, client: redis.Redis) -> Job:
+    return Job.fetch(str(message.pk), connection=client, serializer=JSONSerializer)
+
+
+# RQ reads it
+
+
+def test_rq_lists_the_jobs_in_order(redis_client: redis.Redis) -> None:
+    made = submit(make_session(), "one", "two", "three")
+    queue = rq_queue("alpha", redis_client)
+    assert queue.job_ids == [str(message.pk) for message in made]
+    assert (queue.count, len(queue)) == (3, 3)
+    assert [job.id for job in queue.jobs] == queue.job_ids
+
+
+def test_rq_reads_a_job_and_finds_the_content_in_it(redis_client: redis.Redis) -> None:
+    session = make_session("test-session")
+    (message,) = submit(session, "¿Qué tal, ñandú? 🦤", client_ref="ref-7", metadata={"kept": "in the row"})
+    job = fetch(message, redis_client)
+    assert list(job.args) == [str(message.pk)]
+    assert job.kwargs == {
+        "to": PHONE, "type": "text", "text": "¿Qué tal, ñandú? 🦤", "client_ref": "ref-7", "seq": 1,
+    }  # fmt: skip
+    assert job.func_name == "sessions_app.jobs.send_message"
+    assert job.origin == "wa:test-session"
+    assert job.get_status() == JobStatus.QUEUED
+    assert job.timeout == 180
+    assert job.created_at is not None
+    assert job.created_at.utctimetuple()[:6] == message.created_at.utctimetuple()[:6]
+    assert job.enqueued_at is not None
+    assert abs(job.enqueued_at - job.created_at) < timedelta(seconds=1)
+    assert (job.started_at, job.ended_at, job.worker_name, job.meta) == (None, None, None, {})
+
+
+def test_rq_can_call_the_function_that_a_job_names(redis_client: redis.Redis) -> None:
+    (message,) = submit(make_session(), "one")
+    redis_client.delete(keys.DUE)
+    fetch(message, redis_client).perform()
+    assert redis_client.zscore(keys.DUE, "alpha") is not None
+
+
+def test_a_job_says_nothing_of_its_content_outside_its_data(redis_client: redis.Redis) -> None:
+    (message,) = submit(make_session(), "a secret")
+    fields = redis_client.hgetall(keys.job_key(message.pk))
+    data = fields.pop(b"data")
+    assert b"a secret" in zlib.decompress(data)
+    assert not any(b"secret" in value or PHONE.encode() in value for value in fields.values())
+    assert fetch(message, redis_client).description == f"message {message.pk}"
+
+
+def test_a_job_has_the_fields_that_rq_itself_would_write(redis_client: redis.Redis) -> None:
+    (message,) = submit(make_session(), "one")
+    ours = {name.decode() for name in redis_client.hgetall(keys.job_key(message.pk))}
+    job = rq_queue("theirs", redis_client).enqueue("sessions_app.jobs.send_message", "x", job_timeout=180)
+    theirs = {name.decode() for name in redis_client.hgetall(job.key)}
+    # What is not there is read as its default.
+    assert theirs - ours <= {"allow_dependency_failures", "enqueue_at_front", "number_of_retries", "queue_position"}
+    assert ours - theirs <= {"group_id"}
+
+
+def test_rq_lists_the_queues(redis_client: redis.Redis) -> None:
+    for name in ("alpha", "beta"):
+        submit(make_session(name), "one", "two")
+    assert {queue.name: queue.count for queue in Queue.all(connection=redis_client)} == {"wa:alpha": 2, "wa:beta": 2}
+    assert inspect.session_queue_names() == {"alpha", "beta"}
+    assert inspect.depths(["beta", "alpha", "gamma"]) == [2, 2, 0]
+
+
+def test_rq_info_shows_the_queues() -> None:
+    submit(make_session("alpha"), "one", "two")
+    submit(make_session("beta"), *["text"] * 11)
+    info = subprocess.run(
+        [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", settings.REDIS_URL],
+        capture_output=True, text=True, timeout=60, cwd=PROJECT,
+    )  # fmt: skip
+    assert info.returncode == 0, info.stderr
+    assert "queue wa:alpha 2" in info.stdout
+    assert "queue wa:beta 11" in info.stdout
+
+
+# In order
+
+
+def test_many_are_put_in_order(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, *["text"] * 450)
+    submit(session, *["text"] * 3)
+    assert job_ids(redis_client, "alpha") == line(session)
+    assert len(line(session)) == 453
+
+
+def test_high_priority_stands_before_normal_and_behind_what_is_high_already(redis_client: redis.Redis) -> None:
+    session = make_session()
+    normal = submit(session, "one", "two")
+    high = submit(session, "a", "b", "c", **HIGH)
+    last = submit(session, "d", **HIGH) + submit(session, "three")
+    expected = [*high, last[0], *normal, last[1]]
+    assert job_ids(redis_client, "alpha") == line(session) == [str(message.pk) for message in expected]
+
+
+def test_high_and_normal_of_one_submit_stand_each_at_their_place(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, "first", "second")
+    drafts = [messages.Draft(to=PHONE, text=str(at), priority=Priority(at % 2)) for at in range(10)]
+    messages.submit(session, drafts)
+    assert job_ids(redis_client, "alpha") == line(session)
+    texts = {str(message.pk): message.text for message in Message.objects.all()}
+    assert [texts[job] for job in job_ids(redis_client, "alpha")] == [
+        "0", "2", "4", "6", "8", "first", "second", "1", "3", "5", "7", "9",
+    ]  # fmt: skip
+
+
+def test_many_of_high_priority_are_put_in_order(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, "normal")
+    submit(session, *["high"] * 450, **HIGH)
+    assert job_ids(redis_client, "alpha") == line(session)
+
+
+def test_high_priority_alone_makes_a_queue(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, "a", "b", **HIGH)
+    assert job_ids(redis_client, "alpha") == line(session)
+
+
+def test_a_message_behind_one_in_flight_stands_behind_it(redis_client: redis.Redis) -> None:
+    session = make_session()
+    (first,) = submit(session, "first", **HIGH)
+    become(first, Status.SENDING)
+    submit(session, "normal")
+    submit(session, "second", **HIGH)
+    assert job_ids(redis_client, "alpha") == line(session)
+
+
+def test_what_is_retried_stands_at_its_old_place(redis_client: redis.Redis) -> None:
+    session = make_session()
+    made = submit(session, *"abcdef")
+    for message in (made[4], made[0], made[2], made[1]):
+        become(message, Status.FAILED)
+        mirror.take_out("alpha", [message.pk])
+    assert len(job_ids(redis_client, "alpha")) == 2
+    for message in (made[2], made[0], made[4], made[1]):
+        messages.retry(message.pk, actor=ACTOR)
+    assert job_ids(redis_client, "alpha") == [str(message.pk) for message in made] == line(session)
+
+
+# Once
+
+
+def test_a_second_put_of_a_job_does_not_double_it(redis_client: redis.Redis) -> None:
+    session = make_session()
+    made = submit(session, "one", "two")
+    entries = [mirror.Entry(message) for message in made]
+    assert mirror.put("alpha", entries) == 2
+    assert mirror.put("alpha", [mirror.Entry(made[1], before=str(made[0].pk))]) == 2
+    assert job_ids(redis_client, "alpha") == [str(message.pk) for message in made]
+
+
+def test_what_is_taken_out_is_gone_and_the_rest_stays(redis_client: redis.Redis) -> None:
+    made = submit(make_session(), *["text"] * 450)
+    mirror.take_out("alpha", [message.pk for message in made[:440]])
+    assert job_ids(redis_client, "alpha") == [str(message.pk) for message in made[440:]]
+    assert not redis_client.exists(*(keys.job_key(message.pk) for message in made[:440]))
+    assert redis_client.exists(*(keys.job_key(message.pk) for message in made[440:])) == 10
+    mirror.take_out("alpha", [message.pk for message in made])
+    assert not redis_client.exists(keys.queue_key("alpha"))
+
+
+def test_a_job_whose_predecessor_is_unknown_goes_to_the_end(redis_client: redis.Redis) -> None:
+    (one,) = submit(make_session(), "one")
+    two = Message(session=one.session, recipient=PHONE, seq=2, created_at=one.created_at)
+    mirror.put("alpha", [mirror.Entry(two, before="nobody")])
+    assert job_ids(redis_client, "alpha") == [str(one.pk), str(two.pk)]
+
+
+def test_a_key_that_is_no_list_is_left_alone_and_its_session_is_looked_at(redis_client: redis.Redis) -> None:
+    session = make_session()
+    redis_client.set(keys.queue_key("alpha"), "somebody's")
+    (message,) = submit(session, "one")
+    assert redis_client.get(keys.queue_key("alpha")) == b"somebody's"
+    assert not redis_client.exists(keys.job_key(message.pk))
+    assert is_due(redis_client, "alpha")
+    mirror.take_out("alpha", [message.pk])
+    assert mirror.job_ids("alpha", client=redis_client) is None
+    assert inspect.depths(["alpha"]) == [0]
+
+
+def test_the_fields_of_a_job_come_in_pairs_of_text() -> None:
+    (message,) = submit(make_session(), "one")
+    fields = job_fields("alpha", message)
+    assert len(fields) % 2 == 0
+    assert all(isinstance(value, str) for value in fields[::2])
+    assert all(isinstance(value, (str, bytes)) for value in fields)

@@ -1,0 +1,158 @@
+"""The worklist says what needs a person, and a line goes when its cause does."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from sessions_app.models import Hold, Message, Status, Worker
+from sessions_app.models.worker import SILENCE
+from sessions_app.services import sessions
+from sessions_app.services.worklist import WorklistItem, items, oldest_open
+from tests.factories import ACTOR, become, hold, in_an_hour, make_session, submit
+
+pytestmark = pytest.mark.django_db
+
+
+def ago(**duration: float) -> Any:
+    return timezone.now() - timedelta(**duration)
+
+
+def of_kind(kind: str) -> list[WorklistItem]:
+    return [item for item in items() if item.kind == kind]
+
+
+def make_worker(**fields: Any) -> Worker:
+    now = timezone.now()
+    defaults = {"name": "w", "hostname": "h", "pid": 1, "concurrency": 1, "started_at": now, "heartbeat_at": now}
+    return Worker.objects.create(**{**defaults, "steady_since": now, **fields})
+
+
+def test_when_all_is_well_nothing_is_to_be_done() -> None:
+    session = make_session()
+    for status in Status:
+        if status not in (Status.UNCERTAIN, Status.FAILED, Status.ORPHANED):
+            become(submit(session, "one")[0], status)
+    make_worker()
+    assert items() == []
+
+
+# Nobody sends
+
+
+def test_messages_that_wait_while_no_worker_lives_are_told_of() -> None:
+    session = make_session()
+    old, _ = submit(session, "one", "two")
+    become(old, Status.QUEUED, queued_at=ago(minutes=3))
+    (item,) = of_kind("no_worker")
+    assert item.since == old.queued_at
+    worker = make_worker()
+    assert of_kind("no_worker") == []
+    Worker.objects.filter(pk=worker.pk).update(heartbeat_at=timezone.now() - SILENCE - timedelta(seconds=1))
+    assert len(of_kind("no_worker")) == 1
+    become(old, Status.SENT)
+    assert of_kind("no_worker") == []
+
+
+@pytest.mark.parametrize("what", ["fresh", "paused", "held", "scheduled"])
+def test_messages_that_may_wait_need_no_worker(what: str) -> None:
+    session = make_session()
+    (message,) = submit(session, "one", scheduled_at=in_an_hour() if what == "scheduled" else None)
+    if what != "fresh":
+        Message.objects.filter(pk=message.pk).update(queued_at=ago(minutes=3))
+    if what == "paused":
+        sessions.act(session, "pause", actor=ACTOR)
+    if what == "held":
+        hold(session, Hold.DOUBT)
+    assert of_kind("no_worker") == []
+
+
+# What waits for a person
+
+
+def test_held_sessions_are_told_of_longest_first() -> None:
+    for name, minutes in (("alpha", 1), ("beta", 3), ("gamma", 2)):
+        session = make_session(name)
+        hold(session, Hold.REFUSED, hold_reason=f"{name} is banned")
+        session.dispatch.__class__.objects.filter(session=session).update(held_at=ago(minutes=minutes))
+    found = of_kind("session_held")
+    assert [item.session for item in found] == ["beta", "gamma", "alpha"]
+    assert found[0].detail == "beta is banned"
+    sessions.act(sessions.get("gamma"), "resume", actor=ACTOR)
+    assert [item.session for item in of_kind("session_held")] == ["beta", "alpha"]
+    sessions.delete(sessions.get("beta"), actor=ACTOR)
+    assert [item.session for item in of_kind("session_held")] == ["alpha"]
+
+
+def test_uncertain_messages_are_told_of_by_session() -> None:
+    alpha, beta = make_session("alpha"), make_session("beta")
+    first = [become(message, Status.UNCERTAIN) for message in submit(alpha, "one", "two", "three")]
+    second = become(submit(beta, "one")[0], Status.UNCERTAIN, created_at=ago(days=9))
+    found = of_kind("uncertain")
+    assert [(item.session, item.count) for item in found] == [("beta", 1), ("alpha", 3)]
+    assert [item.since for item in found] == [second.created_at, first[0].created_at]
+    Message.objects.filter(session=alpha).update(status=Status.SENT)
+    assert [item.session for item in of_kind("uncertain")] == ["beta"]
+
+
+def test_failures_of_the_last_day_are_told_of_most_first() -> None:
+    alpha, beta = make_session("alpha"), make_session("beta")
+    become(submit(alpha, "one")[0], Status.FAILED, failed_at=ago(hours=1))
+    for message in submit(beta, "one", "two"):
+        become(message, Status.FAILED, failed_at=ago(hours=2))
+    become(submit(beta, "long ago")[0], Status.FAILED, failed_at=ago(hours=25))
+    assert [(item.session, item.count) for item in of_kind("failed")] == [("beta", 2), ("alpha", 1)]
+
+
+def test_workers_that_fell_silent_are_told_of() -> None:
+    make_worker(name="alive")
+    make_worker(name="gone", heartbeat_at=ago(minutes=1))
+    make_worker(name="stopped", heartbeat_at=ago(minutes=1), stopped_at=ago(minutes=1))
+    make_worker(name="of last week", heartbeat_at=ago(days=7))
+    assert [item.detail for item in of_kind("worker_gone")] == ["gone"]
+
+
+def test_the_most_urgent_comes_first() -> None:
+    session = make_session()
+    hold(session, Hold.DOUBT)
+    become(submit(session, "one")[0], Status.UNCERTAIN)
+    become(submit(session, "two")[0], Status.FAILED, failed_at=ago(hours=1))
+    other = make_session("beta")
+    become(submit(other, "three")[0], Status.QUEUED, queued_at=ago(minutes=3))
+    make_worker(heartbeat_at=ago(minutes=1))
+    kinds = [item.kind for item in items()]
+    ours = ["no_worker", "session_held", "uncertain", "failed", "worker_gone"]
+    assert [kind for kind in kinds if kind in ours] == ours
+
+
+def test_it_asks_as_often_for_many_as_for_one() -> None:
+    def fill(name: str) -> None:
+        session = make_session(name)
+        hold(session, Hold.UNCERTAIN)
+        for message in submit(session, "one", "two"):
+            become(message, Status.UNCERTAIN)
+        become(submit(session, "three")[0], Status.FAILED, failed_at=ago(hours=1))
+        make_worker(heartbeat_at=ago(minutes=1))
+
+    fill("alpha")
+    with CaptureQueriesContext(
+        connection,
+    ) as for_one:
+        one = items()
+    for at in range(12):
+        fill(f"beta-{at}")
+    with CaptureQueriesContext(connection) as for_many:
+        many = items()
+    assert len(many) > 40 > len(one)
+    assert len(for_many) == len(for_one) <= 10
+
+
+def test_the_oldest_open_message_counts_in_whatever_session() -> None:
+    assert oldest_open() is None
+    old = become(submit(make_session("alpha"), "one")[0], Status.SENDING, queued_at=ago(hours=5))
+    become(submit(make_session("beta"), "one")[0], Status.SENT, queued_at=ago(hours=9))
+    submit(make_session("gamma"), "one")
+    assert oldest_open() == old.queued_at
