@@ -1,0 +1,1 @@
+"""One module per benchmark; `run(stores, rounds=, quick=)` returns its Result."""
