@@ -4,7 +4,7 @@
 .DELETE_ON_ERROR:
 .PHONY: help run test check bench faults soak
 
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 

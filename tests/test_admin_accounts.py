@@ -166,5 +166,8 @@ def test_the_admin_knows_every_one_of_its_pages() -> None:
     from django.contrib import admin
 
     registered = {model._meta.model_name for model in admin.site._registry if model._meta.app_label == "sessions_app"}
-    assert registered == {"session", "message", "worker", "loopbackentry", "event", "apikey", "auditentry"}
+    assert registered == {
+        "session", "message", "worker", "loopbackentry", "event", "apikey", "auditentry", "orphan", "reconciliation",
+        "backgroundtask",
+    }  # fmt: skip
     assert apps.get_app_config("sessions_app")

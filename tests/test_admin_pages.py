@@ -140,7 +140,10 @@ def _evil_rows() -> tuple[Session, Message]:
 
 
 def _addresses(session: Session, message: Message) -> list[str]:
-    models = ("session", "message", "worker", "loopbackentry", "event", "apikey", "auditentry")
+    models = (
+        "session", "queue", "orphan", "message", "reconciliation", "backgroundtask", "worker", "loopbackentry", "event",
+        "apikey", "auditentry",
+    )  # fmt: skip
     return [
         "/admin/",
         *(list_url(model) for model in models),

@@ -86,6 +86,11 @@ def test_every_page_is_in_spanish_for_a_browser_that_asks_for_it() -> None:
         list_url("apikey"): ["Todavía no hay ninguna clave de API."],
         "/admin/sessions_app/apikey/add/": ["Crear una clave de API", "una sola vez"],
         list_url("auditentry"): ["Crear sesión"],
+        list_url("queue"): ["Colas", "retenida", "Reconciliar ahora"],
+        list_url("orphan"): ["No espera ningún huérfano", "Esperan una decisión"],
+        list_url("reconciliation"): ["Simulacro", "Redis todavía no se comparó"],
+        reverse("admin:sessions_app_reconciliation_run"): ["¿Reconciliar Redis con PostgreSQL?"],
+        list_url("backgroundtask"): ["Tareas de fondo"],
     }
     for url, expected in pages.items():
         response = client.get(url)

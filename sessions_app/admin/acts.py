@@ -83,6 +83,14 @@ class ActsMixin(PageAdmin):
         """What else there is to know before one says yes to these rows."""
         return ""
 
+    def confirm_extra(self, request: HttpRequest, act: Act, rows: Sequence[Any]) -> dict[str, Any]:
+        """What else the page that asks needs: `hidden`, pairs that come back with the answer; `typed`, to be typed."""
+        return {}
+
+    def objection(self, request: HttpRequest, act: Act) -> str:
+        """Why the answer is none, before anything is done; empty when it is."""
+        return ""
+
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """The acts that this person may do; none of Django's own."""
         return {
@@ -121,8 +129,13 @@ class ActsMixin(PageAdmin):
         if request.method not in ("GET", "HEAD", "POST"):
             return HttpResponseNotAllowed(["GET", "POST"])
         source = request.POST if request.method == "POST" else request.GET
-        keys = self._keys(source.get("ids", ""))
+        keys = self._keys(",".join(source.getlist("ids")))
         if request.method == "POST" and request.POST.get("confirmed") == "yes":
+            if objection := self.objection(request, act):
+                self.message_user(request, objection, messages.ERROR)
+                return self.ask_about(
+                    request, act, self.get_queryset(request).filter(pk__in=keys), self._back(request, keys)
+                )
             self.report(request, act, self.perform(request, act, keys))
             return HttpResponseRedirect(self._back(request, keys))
         return self.ask_about(request, act, self.get_queryset(request).filter(pk__in=keys), self._back(request, keys))
@@ -160,6 +173,7 @@ class ActsMixin(PageAdmin):
                 "has_more": has_more,
                 "most": most,
                 "back": back,
+                **self.confirm_extra(request, act, fitting),
             },
         )
 
@@ -193,7 +207,7 @@ class ActsMixin(PageAdmin):
 
     def _back(self, request: HttpRequest, keys: list[Any]) -> str:
         """Where the person came from: the list as it was filtered, or the row's own page."""
-        wanted = request.POST.get("back", "")
+        wanted = (request.POST if request.method == "POST" else request.GET).get("back", "")
         if wanted and url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}):
             return wanted
         if len(keys) == 1 and self.has_row_pages:

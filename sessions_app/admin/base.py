@@ -22,6 +22,10 @@ APP = "sessions_app"
 VIEW_CONTENT = f"{APP}.view_message_content"
 OPERATE_SESSION = f"{APP}.operate_session"
 OPERATE_MESSAGE = f"{APP}.operate_message"
+VIEW_ORPHAN = f"{APP}.view_orphan"
+RESTORE_ORPHAN = f"{APP}.restore_orphan"
+PURGE_ORPHAN = f"{APP}.purge_orphan"
+RUN_RECONCILIATION = f"{APP}.run_reconciliation"
 MANAGE_APIKEY = f"{APP}.manage_apikey"
 
 

@@ -15,10 +15,16 @@ VIEWER = "Viewer"
 OPERATOR = "Operator"
 ADMINISTRATOR = "Administrator"
 
-_VIEW = {"view_session", "view_message", "view_worker", "view_loopbackentry", "view_event"}
-_OPERATE = {"operate_session", "operate_message", "view_message_content"}
+_VIEW = {
+    "view_session", "view_message", "view_worker", "view_loopbackentry", "view_event", "view_orphan",
+    "view_reconciliation", "view_backgroundtask",
+}  # fmt: skip
+_OPERATE = {
+    "operate_session", "operate_message", "view_message_content", "restore_orphan", "run_reconciliation",
+}  # fmt: skip
 _ADMINISTER = {
     "add_session", "change_session", "delete_session", "view_apikey", "manage_apikey", "view_auditentry",
+    "purge_orphan",
 }  # fmt: skip
 
 # People and groups themselves stay with superusers: whoever may edit a user could make himself one.

@@ -110,7 +110,7 @@ class SessionNameFilter(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         """Rows of these sessions, by their keys: that is what the indexes begin with."""
-        name = (self.value() or "").strip()
+        name = (self.value() or "").strip().replace("\0", "")
         if not name:
             return None
         return self.narrow(queryset, name)

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from sessions_app.admin import words
+from sessions_app.admin.base import APP, VIEW_ORPHAN
 from sessions_app.admin.timeline import Entry, of_message
 from sessions_app.models import OPEN, Message, MessageType, Priority, Status
 from sessions_app.services import messages as service
@@ -20,6 +23,7 @@ class MessagePage:
     def __init__(self, request: HttpRequest, message: Message) -> None:
         self.message = message
         self.may_read = words.may_read(request)
+        self.may_see_orphans = request.user.has_perm(VIEW_ORPHAN)
         self.badge = words.status_badge(message)
         self.recipient = words.phone(message.recipient, readable=self.may_read)
 
@@ -78,6 +82,9 @@ class MessagePage:
             yield _("Engine's id"), message.provider_id
         if message.client_ref:
             yield _("Client reference"), message.client_ref
+        if message.orphan_id and self.may_see_orphans:
+            where = reverse(f"admin:{APP}_orphan_change", args=[message.orphan_id])
+            yield _("Orphan"), format_html('<a href="{}">{}</a>', where, _("see the orphan"))
         if message.batch_id:
             yield _("Batch"), message.batch_id
         yield _("Message id"), message.pk

@@ -12,8 +12,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from sessions_app.admin import words
-from sessions_app.admin.base import APP
-from sessions_app.models import Session, Worker
+from sessions_app.admin.base import APP, VIEW_ORPHAN
+from sessions_app.admin.phrases import said
+from sessions_app.models import Orphan, Session, Worker
 from sessions_app.queues import inspect
 from sessions_app.services import worklist
 from sessions_app.services.worklist import WorklistItem
@@ -24,6 +25,8 @@ _PERMISSIONS = {
     "no_worker": f"{APP}.view_worker",
     "worker_gone": f"{APP}.view_worker",
     "session_held": f"{APP}.view_session",
+    "orphan": VIEW_ORPHAN,
+    "task_failed": f"{APP}.view_backgroundtask",
 }
 
 
@@ -49,6 +52,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
     keys = _session_keys(seen[:_SHOWN])
     has_redis = inspect.is_reachable()
     alive = Worker.objects.alive().count()
+    orphans = Orphan.objects.unresolved().count()
     return {
         "is_healthy": not found and has_redis,
         "has_redis": has_redis,
@@ -59,6 +63,9 @@ def context(request: HttpRequest) -> dict[str, Any]:
         if alive
         else _("No worker is running: nothing is sent."),
         "has_workers": bool(alive),
+        "orphans": ngettext("%d orphan waits for a decision.", "%d orphans wait for a decision.", orphans) % orphans
+        if orphans
+        else "",
         "has_sessions": Session.objects.alive().exists(),
         "may_add_session": request.user.has_perm(f"{APP}.add_session"),
     }
@@ -94,6 +101,18 @@ def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
                 item.count,
             )
             text, url = text % values, _list("message", status="failed", session=item.session)
+        case "orphan":
+            text = ngettext(
+                "%(count)d message for %(session)s waits in an orphan and is not sent.",
+                "%(count)d messages for %(session)s wait in an orphan and are not sent.",
+                item.count,
+            )
+            if len(shown := item.session) > 80:
+                values["session"] = f"{shown[:79]}…"
+            return Line(text % values, _list("orphan", session=item.session), item.since)
+        case "task_failed":
+            text = _("A background task failed: %s") % said(item.detail)
+            return Line(text, _list("backgroundtask", state="failed"), item.since)
         case "worker_gone":
             text = _("The worker %(detail)s fell silent without saying goodbye.") % values
             return Line(text, _list("worker", state="gone"), item.since)

@@ -7,7 +7,10 @@ from sessions_app.admin import (  # noqa: F401
     events,
     loopback,
     messages,
+    orphans,
+    reconciliations,
     rq_pages,
     sessions,
+    tasks,
     workers,
 )

@@ -11,14 +11,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from sessions_app.admin import reasons, words
-from sessions_app.admin.base import APP
+from sessions_app.admin.base import APP, VIEW_ORPHAN
 from sessions_app.admin.timeline import Entry, of_event
-from sessions_app.models import UNSENT, Event, InFlight, Message, Session
+from sessions_app.models import UNSENT, Event, InFlight, Message, Orphan, Session
 from sessions_app.services import queue_overview
 from sessions_app.transports import registry
 
 _LAST_MESSAGES = 10
 _LAST_EVENTS = 15
+_ORPHANS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class SessionPage:
         self.session = session
         self.badge = words.session_badge(session)
         self.may_see_messages = request.user.has_perm(f"{APP}.view_message")
+        self.may_see_orphans = request.user.has_perm(VIEW_ORPHAN)
         self.may_see_events = request.user.has_perm(f"{APP}.view_event")
 
     @cached_property
@@ -106,6 +108,13 @@ class SessionPage:
         if session.transport in registry.names():
             for name, value in registry.get(session.transport).public_config(session.config).items():
                 yield capfirst(name.replace("_", " ")), "-" if value in ("", None) else value
+
+    @property
+    def orphans(self) -> list[Orphan]:
+        """Those that bear its name and wait for a decision."""
+        if not self.may_see_orphans or self.session.deleted_at is not None:
+            return []
+        return list(Orphan.objects.unresolved().filter(session_name=self.session.name)[:_ORPHANS])
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_app.admin import session_acts, words
+from sessions_app.admin import session_acts, session_orphans, words
 from sessions_app.admin.acts import Act, ActsMixin, Button, Outcome
 from sessions_app.admin.base import APP, actor_of, require
 from sessions_app.admin.forms import NewSessionForm, SessionForm
@@ -245,12 +245,13 @@ class SessionAdmin(ActsMixin):
             choices = [(name, _(title)) for name, title in registry.choices()]
             return self.render(request, "session/choose.html", {"title": _("Add a session"), "transports": choices})
         transport = registry.get(chosen)
-        form = NewSessionForm(transport, request.POST or None, initial=SessionForm.initial_of(transport, None))
+        initial = SessionForm.initial_of(transport, None) | {"name": request.GET.get("name", "")}
+        form = NewSessionForm(transport, request.POST or None, initial=initial)
         if request.method == "POST" and form.is_valid():
             name = form.cleaned_data["name"]
             state = DesiredState.PAUSED if form.cleaned_data["start_paused"] else DesiredState.ACTIVE
             try:
-                session, is_new = service.create(
+                session, adopted = service.create(
                     name=name, transport=chosen, config=form.config, pacing=form.pacing, desired_state=state,
                     on_uncertain=form.cleaned_data["on_uncertain"], actor=actor_of(request),
                 )  # fmt: skip
@@ -259,8 +260,9 @@ class SessionAdmin(ActsMixin):
             except SessionExists:
                 form.add_error("name", _("There is a session of that name already."))
             else:
-                if is_new:
+                if adopted is not None:
                     self.message_user(request, _("The session %s was added.") % name, messages.SUCCESS)
+                    session_orphans.tell_adopted(request, adopted)
                 else:
                     self.message_user(request, _("The session %s was there already, just so.") % name, messages.INFO)
                 return HttpResponseRedirect(self._url("change", session.pk))
@@ -303,12 +305,12 @@ class SessionAdmin(ActsMixin):
         found = deletion(session)
         problem = ""
         if request.method == "POST":
-            choice = "cancel" if request.POST.get("unsent") == "cancel" else "refuse"
-            if choice == "cancel" and request.POST.get("expected") != str(found.unsent):
+            choice = request.POST.get("unsent") if request.POST.get("unsent") in ("cancel", "orphan") else "refuse"
+            if choice != "refuse" and request.POST.get("expected") != str(found.unsent):
                 problem = _("The number of unsent messages has changed since you looked. Look again.")
             else:
                 try:
-                    cancelled = service.delete(session, actor=actor_of(request), unsent=cast("Any", choice))
+                    touched = service.delete(session, actor=actor_of(request), unsent=cast("Any", choice))
                 except SessionHasUnsentMessages:
                     found = deletion(session)
                     problem = _("It was not deleted: it still has messages to send.")
@@ -316,9 +318,7 @@ class SessionAdmin(ActsMixin):
                     self.message_user(request, _("The session was deleted meanwhile."), messages.WARNING)
                     return HttpResponseRedirect(self._list_url())
                 else:
-                    text = _("The session %(name)s was deleted. Messages cancelled with it: %(count)d.")
-                    values = {"name": session.name, "count": cancelled}
-                    self.message_user(request, text % values, messages.SUCCESS)
+                    session_orphans.tell_deleted(request, session, touched, is_kept=choice == "orphan")
                     return HttpResponseRedirect(self._list_url())
         context = {
             "title": _("Delete %s?") % session.name,

@@ -25,9 +25,23 @@ class WaqueueAdminSite(AdminSite):
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """Our own app first, its pages in the order in which they are needed."""
+        from sessions_app.admin import queues
+
         apps = super().get_app_list(request, app_label)
         for app in apps:
+            if app["app_label"] == "sessions_app" and (entry := queues.entry(request)):
+                app["models"].append(entry)
             if app["app_label"] == "django_rq":
                 app["name"] = _("RQ, for superusers")
-            app["models"].sort(key=lambda entry: getattr(self._registry.get(entry["model"]), "position", 1000))
+            app["models"].sort(key=self._position)
         return sorted(apps, key=lambda app: app["app_label"] != "sessions_app")
+
+    def get_urls(self) -> list[Any]:
+        """Django's, and those of the page that is no model's."""
+        from sessions_app.admin import queues
+
+        return [*queues.urls(self), *super().get_urls()]
+
+    def _position(self, entry: dict[str, Any]) -> int:
+        page = self._registry.get(entry["model"])
+        return entry["position"] if "position" in entry else getattr(page, "position", 1000)

@@ -17,8 +17,10 @@ _TIMEOUT_SECONDS = 24 * 3600
 def enqueue(task_id: str, *, client: redis.Redis | None = None) -> None:
     """Have a task run; a job of it that waits already stays the only one. Raises QueueUnavailable."""
     try:
-        queue = Queue(NAME, connection=client or upkeep_client(), serializer=JSONSerializer)
-        if task_id not in queue.job_ids:
+        client = client or upkeep_client()
+        queue = Queue(NAME, connection=client, serializer=JSONSerializer)
+        # Not by `queue.job_ids`: it stops at an entry that is no text.
+        if client.lpos(queue.key, task_id) is None:
             queue.enqueue(
                 FUNCTION, task_id, job_id=task_id, job_timeout=_TIMEOUT_SECONDS, description=f"task {task_id}",
                 result_ttl=0, failure_ttl=7 * 24 * 3600,

@@ -1,0 +1,50 @@
+"""What people are told of orphans when they add or delete a session."""
+
+from django.contrib import messages
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from sessions_app.admin.base import APP, VIEW_ORPHAN
+from sessions_app.models import Orphan, OrphanSource, Session
+from sessions_app.services.orphans import Adopted
+
+
+def tell_adopted(request: HttpRequest, adopted: Adopted) -> None:
+    """Say what a new session found under its name: what it got back, and what waits for a decision."""
+    if count := adopted.restored:
+        text = ngettext(
+            "%d message that waited under its name was put into its line and is sent.",
+            "%d messages that waited under its name were put into its line and are sent.",
+            count,
+        )
+        messages.success(request, text % count)
+    for orphan in adopted.waiting:
+        text = ngettext(
+            "%d older message under its name waits for you to decide: it is not sent by itself.",
+            "%d older messages under its name wait for you to decide: they are not sent by themselves.",
+            orphan.messages,
+        )
+        messages.warning(request, _linked(request, text % orphan.messages, orphan))
+
+
+def tell_deleted(request: HttpRequest, session: Session, count: int, *, is_kept: bool) -> None:
+    """Say what became of what a deleted session had not sent."""
+    values = {"name": session.name, "count": count}
+    if not (is_kept and count):
+        text = _("The session %(name)s was deleted. Messages cancelled with it: %(count)d.")
+        messages.success(request, text % values)
+        return
+    text = _("The session %(name)s was deleted. Messages kept as an orphan: %(count)d.") % values
+    made = Orphan.objects.filter(session_name=session.name, source=OrphanSource.DELETED_SESSION)
+    orphan = made.order_by("-pk").first()
+    messages.success(request, text if orphan is None else _linked(request, text, orphan))
+
+
+def _linked(request: HttpRequest, text: str, orphan: Orphan) -> str:
+    if not request.user.has_perm(VIEW_ORPHAN):
+        return text
+    where = reverse(f"admin:{APP}_orphan_change", args=[orphan.pk])
+    return format_html('{} <a href="{}">{}</a>', text, where, _("See the orphan"))
