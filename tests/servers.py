@@ -5,6 +5,7 @@ TEST_DATABASE_URL or TEST_REDIS_URL the suite uses those instead. WAQUEUE_TEST_P
 WAQUEUE_TEST_REDIS_SERVER (a program) run other builds in the place of the wheels' ones.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,14 +18,23 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from waqueue.embedded import EmbeddedPostgres, EmbeddedValkey, ServerError
+from waqueue.embedded import EmbeddedPostgres, EmbeddedValkey, ServerError, hold_lock
 from waqueue.embedded.server import EmbeddedServer
 
 # A killed server loses nothing by these: what it told the system is kept. Only a power cut would, and nobody cuts it.
 _POSTGRES_SETTINGS: dict[str, str | int] = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
+_PREFIX = "waqueue-test-"
 _SECRET_KEY = "only-for-the-tests-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 AnyServer = TypeVar("AnyServer", bound=EmbeddedServer)
+
+
+def _remove_what_killed_runs_left() -> None:
+    for folder in Path(_memory_folder() or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if (folder / "lock").exists() and (lock := hold_lock(folder / "lock")) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def postgres_at(folder: Path, **settings: str | int) -> EmbeddedPostgres:
@@ -52,7 +62,9 @@ class Servers:
     """
 
     def __init__(self, template: Path | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="waqueue-test-", dir=_memory_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_memory_folder()))
+        # It tells those who come later that we live.
+        self._lock = hold_lock(self.folder / "lock")
         # As root, PostgreSQL's own account has to walk through.
         self.folder.chmod(0o711)
         self._template = template
@@ -83,6 +95,9 @@ class Servers:
         while self._made:
             self._made.pop().kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _place(self) -> Path:
         return self.folder / str(len(self._made))
@@ -109,6 +124,7 @@ def _prepare_environment(config: pytest.Config) -> None:
         del os.environ[name]
     # A terminated run clears up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _remove_what_killed_runs_left()
     servers = Servers()
     config.add_cleanup(servers.close)
     try:

@@ -138,7 +138,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 # Assets are served straight from the packages: no collectstatic step stands between a clone and a working admin.
 WHITENOISE_USE_FINDERS = True
-warnings.filterwarnings("ignore", "No directory at", UserWarning, "whitenoise")
+warnings.filterwarnings("ignore", "No directory at", UserWarning)
 WHITENOISE_AUTOREFRESH = DEBUG
 
 # Security follows the public address: plain HTTP works until WAQUEUE_PUBLIC_URL says https.
