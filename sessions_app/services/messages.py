@@ -28,6 +28,7 @@ from sessions_app.models import (
     Status,
 )
 from sessions_app.queues import mirror
+from sessions_app.queues.connection import upkeep_client
 from sessions_app.services import audit
 from sessions_app.services.audit import Actor
 
@@ -104,21 +105,27 @@ def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_i
     )
 
 
-def put(session_name: str, messages: Sequence[Message]) -> None:
-    """Put committed messages of one session into the mirror, each at its place; only log when Redis is not there."""
-    entries = entries_of(messages)
-    # A message that may go before the one its session waits for has to be looked at now.
-    urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
+def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool = False) -> None:
+    """Put committed messages of one session into the mirror, each at its place; only log when Redis is not there.
+
+    With `have_new_places` they are many that were placed just now, at the end of the line: Redis gets more time.
+    """
     try:
-        mirror.put(session_name, entries, urgent=urgent)
+        entries = entries_of(messages, have_new_places=have_new_places)
+        # A message that may go before the one its session waits for has to be looked at now.
+        urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
+        mirror.put(session_name, entries, urgent=urgent, client=upkeep_client() if have_new_places else None)
     except (QueueUnavailable, DatabaseError) as error:
         log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
 
 
-def entries_of(messages: Sequence[Message]) -> list[mirror.Entry]:
+def entries_of(messages: Sequence[Message], *, have_new_places: bool = False) -> list[mirror.Entry]:
     """What is to be put for messages of one session, in an order in which each finds the job that it stands before."""
-    at_the_end = [message for message in messages if _is_new(message)]
-    within = [message for message in messages if not _is_new(message)]
+    at_the_end: list[Message] = []
+    within: list[Message] = []
+    for message in messages:
+        is_last = message.priority == Priority.NORMAL and have_new_places
+        (at_the_end if is_last or _is_new(message) else within).append(message)
     # From the back: whom a message stands before is there already when its own turn comes.
     within.sort(key=lambda message: (message.priority, message.seq), reverse=True)
     return [mirror.Entry(message) for message in at_the_end] + [

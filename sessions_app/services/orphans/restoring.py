@@ -102,7 +102,7 @@ def restore_chunk(
             )
             for row in rows
         )
-        transaction.on_commit(lambda: messages.put(session.name, rows))
+        transaction.on_commit(lambda: messages.put(session.name, rows, have_new_places=True))
     crash_points.reach("restore: part restored")
     return len(entries)
 
