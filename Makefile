@@ -2,11 +2,10 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench faults soak
+.PHONY: help run test check bench faults
 
 PYTEST_ARGS ?= -n auto
 BENCH_ARGS ?=
-SOAK_ARGS ?=
 
 # The first Python that is new enough and can make an environment; PYTHON=... overrides.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -40,9 +39,6 @@ bench: .venv/dev.stamp ## Measure messages per second, beside an unmodified RQ w
 
 faults: .venv/dev.stamp ## Run the tests of the fault matrix
 	@.venv/bin/python -m pytest -m fault $(PYTEST_ARGS)
-
-soak: .venv/dev.stamp ## Break things at random under load for some minutes, and count what was lost
-	@.venv/bin/python -m benchmarks.soak $(SOAK_ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \

@@ -354,7 +354,7 @@ def test_the_promises_hold_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> 
     run_state_machine_as_test(
         seed(number)(World),
         settings=settings(
-            max_examples=int(os.environ.get("WAQUEUE_TEST_EXAMPLES", "30")),
+            max_examples=int(os.environ.get("WAQUEUE_TEST_EXAMPLES", "20")),
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -379,3 +379,16 @@ def test_an_archiving_that_was_begun_and_has_not_renamed_its_list_yet_is_one_orp
     Orphan.objects.update(staging_key=b"waqueue:archive:1:rq:queue:wa:gone")
     assert found(run()) == [("orphan_queue", "gone", 3, "archived")]
     assert texts_of(Orphan.objects.get()) == ["x", "y", "z"]
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize(("due_in_ms", "doubted"), [(10_000, 1), (60_000, 0)])
+def test_the_first_row_that_somebody_may_have_had_in_hand_is_uncertain_although_it_is_mirrored(
+    due_in_ms: int, doubted: int, alpha: Session, redis_client: redis.Redis
+) -> None:
+    seconds, _ = redis_client.time()
+    redis_client.zadd(keys.DUE, {"alpha": seconds * 1000 + due_in_ms})
+    redis_client.hset(keys.META, "mark", newest_token() + 1000)
+    run()
+    assert list(Message.objects.filter(status=Status.UNCERTAIN).values_list("text", flat=True)) == ["a"] * doubted
+    assert is_mirrored(alpha, redis_client)
