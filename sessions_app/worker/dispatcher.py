@@ -109,6 +109,8 @@ class Dispatcher:
                 claim = await self._claim(limit)
                 backoff.reset()
             except (QueueUnavailable, psycopg.Error) as error:
+                # Whoever answers next may be another: a backup that was restored meanwhile.
+                self._newest_token = 0
                 await backoff.wait(error)
                 continue
             if len(claim.sessions) == limit:
