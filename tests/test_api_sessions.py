@@ -1,4 +1,4 @@
-"""Sessions over the API: made, shown, changed, paused and deleted as `api.md` says."""
+"""Sessions over the API: made, shown, changed, paused and deleted."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -294,6 +294,35 @@ def test_engines_may_answer_anything() -> None:
     assert "nul" in message.error_detail
 
 
+def test_a_settle_written_twice_does_not_undo_what_a_person_did_in_between() -> None:
+    _, (message,) = session_with("one")
+
+    async def act() -> list[Settled]:
+        async with workers(1) as (worker,):
+            flight = await _fence_one(worker)
+            await _settle(worker, refused(flight, PermanentError("no")))
+            await asyncio.to_thread(messages.retry, message.pk, actor=ACTOR)
+            return await _settle(worker, refused(flight, PermanentError("no")))
+
+    (again,) = asyncio.run(act())
+    assert not again.is_current
+    message.refresh_from_db()
+    assert message.status == Status.QUEUED
+
+
+def test_a_late_answer_frees_the_session_that_was_held_for_its_message() -> None:
+    session_with("one", "two", on_uncertain=OnUncertain.HOLD_SESSION)
+
+    async def act() -> None:
+        async with workers() as (slow, judge):
+            flight = await _fence_one(slow)
+            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
+            await _settle(slow, accepted(flight, "engine-1"))
+
+    asyncio.run(act())
+    assert SessionDispatch.objects.get().hold == ""
+
+
 # Pace.
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from sessions_app.models import Hold, Message, Status, Worker
 from sessions_app.models.worker import SILENCE
 from sessions_app.services import sessions
-from sessions_app.services.worklist import WorklistItem, items, oldest_open
+from sessions_app.services.worklist import WorklistItem, items
 from tests.factories import ACTOR, become, hold, in_an_hour, make_session, submit
 
 pytestmark = pytest.mark.django_db
@@ -148,11 +148,3 @@ def test_it_asks_as_often_for_many_as_for_one() -> None:
         many = items()
     assert len(many) > 40 > len(one)
     assert len(for_many) == len(for_one) <= 10
-
-
-def test_the_oldest_open_message_counts_in_whatever_session() -> None:
-    assert oldest_open() is None
-    old = become(submit(make_session("alpha"), "one")[0], Status.SENDING, queued_at=ago(hours=5))
-    become(submit(make_session("beta"), "one")[0], Status.SENT, queued_at=ago(hours=9))
-    submit(make_session("gamma"), "one")
-    assert oldest_open() == old.queued_at

@@ -70,10 +70,6 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """As their session sends them."""
         return self.order_by("session_id", "priority", "seq")
 
-    def needing_a_person(self) -> "MessageQuerySet":
-        """Those that nobody but a person can settle."""
-        return self.filter(status=Status.UNCERTAIN)
-
 
 class Message(models.Model):
     """One outbound message. Its place in the line is (`priority`, `seq`) and is kept through every retry.

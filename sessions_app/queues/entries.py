@@ -27,11 +27,6 @@ class ParsedEntry:
     created_at: datetime | None = None
     error: str = ""
 
-    @property
-    def is_readable(self) -> bool:
-        """Whether it could be sent."""
-        return not self.error
-
 
 def printable(raw: bytes, limit: int = 1000) -> str:
     """Bytes as people read them: text where it is text, the rest escaped; at most `limit` characters."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Min, Sum
 from django.utils import timezone
 
-from sessions_app.models import OPEN, BackgroundTask, Message, Orphan, Session, Status, TaskState, Worker
+from sessions_app.models import BackgroundTask, Message, Orphan, Session, Status, TaskState, Worker
 
 _RECENT = timedelta(hours=24)
 # A message that may go and has waited so long says that nobody is sending.
@@ -63,9 +63,3 @@ def items() -> list[WorklistItem]:
     gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
     found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
     return found
-
-
-def oldest_open() -> datetime | None:
-    """Since when the oldest message that stands in a line has been waiting."""
-    since: datetime | None = Message.objects.filter(status__in=OPEN).aggregate(since=Min("queued_at"))["since"]
-    return since

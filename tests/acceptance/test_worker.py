@@ -129,6 +129,16 @@ def test_burst_sends_what_is_due_and_ends(stack: Stack) -> None:
     stack.assert_in_order_and_once(session, 30)
 
 
+def test_a_limit_of_messages_lets_what_is_in_flight_come_back(stack: Stack) -> None:
+    served = [stack.session(f"s{number}", delay_ms=100) for number in range(40)]
+    for session in served:
+        stack.submit(session, range(5))
+    assert stack.worker("--max-jobs", "60").wait(60) == 0
+    assert stack.count(Status.SENT) >= 60
+    assert stack.count(Status.UNCERTAIN, Status.SENDING) == 0
+    assert not InFlight.objects.exists()
+
+
 def test_it_obeys_rq_suspend_and_resume(stack: Stack) -> None:
     session = stack.session("s")
     stack.ready_worker()
