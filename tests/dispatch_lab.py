@@ -2,11 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from django.db import connections
 
 from sessions_app.database import connect
 from sessions_app.models import Message, Session
@@ -16,6 +17,8 @@ from sessions_app.services.audit import Actor
 from sessions_app.worker.fence import Fenced, fence
 
 ACTOR = Actor("the test")
+
+T = TypeVar("T")
 
 
 def session_with(*texts: str, name: str = "s", **options: Any) -> tuple[Session, list[Message]]:
@@ -28,6 +31,18 @@ def session_with(*texts: str, name: str = "s", **options: Any) -> tuple[Session,
 def claimed(*names: str) -> list[ClaimedSession]:
     """Claims as Redis would give them."""
     return [ClaimedSession(name, "generation", 1) for name in names]
+
+
+async def in_thread(act: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run Django's synchronous code beside the loop, and give its connection back to the pool."""
+
+    def call() -> T:
+        try:
+            return act(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(call)
 
 
 class LabWorker:

@@ -21,7 +21,7 @@ from sessions_app.services import messages, sessions
 from sessions_app.worker import outcomes
 from sessions_app.worker.fence import Fenced, Verdict
 from sessions_app.worker.settle import settle
-from tests.dispatch_lab import ACTOR, LabWorker, session_with, until_blocked, workers
+from tests.dispatch_lab import ACTOR, LabWorker, in_thread, session_with, until_blocked, workers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -181,7 +181,7 @@ def test_a_message_retried_by_a_person_while_a_worker_waits_keeps_its_place() ->
         async with workers() as (one, other):
             (flight,) = (await one.fence()).flights
             assert flight.message_id == second.pk
-            await asyncio.to_thread(messages.retry, first.pk, actor=ACTOR)
+            await in_thread(messages.retry, first.pk, actor=ACTOR)
             return (
                 await _hold_the_settle(one, other, outcomes.accepted(flight, "x")),
                 await one.fence(),

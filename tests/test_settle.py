@@ -29,7 +29,7 @@ from sessions_app.services import messages, sessions
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker.outcomes import Flight, Settlement, accepted, refused, returned
 from sessions_app.worker.settle import Settled, settle
-from tests.dispatch_lab import ACTOR, LabWorker, session_with, workers
+from tests.dispatch_lab import ACTOR, LabWorker, in_thread, session_with, workers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -205,7 +205,7 @@ def test_a_late_answer_settles_a_resend_that_has_not_begun() -> None:
         async with workers() as (slow, judge):
             flight = await _fence_one(slow)
             await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await asyncio.to_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
+            await in_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
             late = await _settle(slow, accepted(flight, "engine-1"))
             assert not (await judge.fence()).flights
             return late
@@ -223,7 +223,7 @@ def test_a_late_answer_after_a_newer_attempt_is_evidence_only() -> None:
         async with workers() as (slow, judge):
             flight = await _fence_one(slow)
             await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await asyncio.to_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
+            await in_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
             await _fence_one(judge)
             return await _settle(slow, accepted(flight, "engine-1"))
 
@@ -243,7 +243,7 @@ def test_a_late_uncertainty_does_not_unsettle_what_a_person_decided() -> None:
         async with workers() as (slow, judge):
             flight = await _fence_one(slow)
             await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await asyncio.to_thread(messages.resolve, message.pk, outcome="failed", actor=ACTOR)
+            await in_thread(messages.resolve, message.pk, outcome="failed", actor=ACTOR)
             return await _settle(slow, refused(flight, OutcomeUnknown("timeout")))
 
     asyncio.run(act())
@@ -301,7 +301,7 @@ def test_a_settle_written_twice_does_not_undo_what_a_person_did_in_between() -> 
         async with workers(1) as (worker,):
             flight = await _fence_one(worker)
             await _settle(worker, refused(flight, PermanentError("no")))
-            await asyncio.to_thread(messages.retry, message.pk, actor=ACTOR)
+            await in_thread(messages.retry, message.pk, actor=ACTOR)
             return await _settle(worker, refused(flight, PermanentError("no")))
 
     (again,) = asyncio.run(act())

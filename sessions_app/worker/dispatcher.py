@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import psycopg
-from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
@@ -63,6 +62,7 @@ class Dispatcher:
         # The highest attempt token that this database is known to have given out.
         self._newest_token = 0
         self._restores = Thread("older database")
+        self._rolls = Thread("quiet hours")
         self._sender = Sender()
         self._sends: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
@@ -139,6 +139,7 @@ class Dispatcher:
         for store in (self._fences, self._probes):
             await store.close()
         self._restores.close()
+        self._rolls.close()
         await self.queues.close()
 
     async def _claim(self, limit: int) -> Claim:
@@ -281,7 +282,7 @@ class Dispatcher:
     async def _roll_quiet_hours(self, waiting: Waiting) -> None:
         """A quiet window is over: compute the next one, then have the session looked at."""
         try:
-            await sync_to_async(quiet_hours.roll)(waiting.session_id)
+            await self._rolls.run(quiet_hours.roll, waiting.session_id)
             await self.queues.signal([waiting.claimed.name])
         except Exception as error:  # the database, or Redis: the session is looked at again after the interval
             log.warning("the next quiet hours of %s could not be set: %s", waiting.claimed.name, error)

@@ -25,6 +25,7 @@ from sessions_app.queues.connection import deployment_id, worker_client
 from sessions_app.worker import chores, clock
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.dispatcher import Dispatcher
+from sessions_app.worker.thread import Thread
 from sessions_app.worker.upkeep import Upkeep
 from waqueue import serving
 
@@ -145,12 +146,16 @@ class SessionWorker(Worker):  # type: ignore[misc]
     async def _deployment(self, stopping: asyncio.Event) -> str | None:
         """Which database this is; waits until it can be asked. None when told to stop meanwhile."""
         backoff = Backoff("starting", stopping)
-        while not stopping.is_set():
-            try:
-                return await asyncio.to_thread(deployment_id)
-            except DatabaseError as error:
-                await backoff.wait(error)
-        return None
+        thread = Thread("deployment")
+        try:
+            while not stopping.is_set():
+                try:
+                    return await thread.run(deployment_id)
+                except DatabaseError as error:
+                    await backoff.wait(error)
+            return None
+        finally:
+            thread.close()
 
     async def _register(self, upkeep: Upkeep, dispatcher: Dispatcher) -> None:
         backoff = Backoff("registering", dispatcher.stopping)
