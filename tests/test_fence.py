@@ -19,9 +19,9 @@ from sessions_app.models import (
 )
 from sessions_app.services import messages, sessions
 from sessions_app.worker import outcomes
-from sessions_app.worker.fence import Fenced, Verdict
+from sessions_app.worker.fence import Fenced, Verdict, fence
 from sessions_app.worker.settle import settle
-from tests.dispatch_lab import ACTOR, LabWorker, in_thread, session_with, until_blocked, workers
+from tests.dispatch_lab import ACTOR, LabWorker, claimed, in_thread, session_with, until_blocked, workers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -286,3 +286,20 @@ def test_a_deleted_session_is_gone_and_its_name_does_not_lend_its_line_to_a_new_
     assert verdict_of("s") == Verdict.GONE
     session_with()
     assert verdict_of("s") == Verdict.EMPTY
+
+
+def test_a_transport_without_room_lets_its_first_ones_go_and_tells_the_others_their_place() -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        session_with("one", name=name)
+
+    async def act() -> Fenced:
+        async with workers(1) as (own,):
+            return await fence(own.connection, own.id, claimed("a", "b", "c", "d", "e"), {"loopback": 2, "waha": 0})
+
+    fenced = run(act())
+    assert len(fenced.flights) == 2
+    assert {waiting.verdict for waiting in fenced.waiting} == {Verdict.BUSY}
+    assert sorted(waiting.beyond for waiting in fenced.waiting) == [1, 2, 3]
+    # Nothing is left of those that wait: neither a reservation nor an attempt.
+    assert InFlight.objects.count() == Attempt.objects.count() == 2
+    assert Message.objects.filter(status=Status.QUEUED, attempts=0).count() == 3

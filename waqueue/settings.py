@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from environs import Env, EnvError, validate
 
 from waqueue.ages import parse_age
+from waqueue.encryption import parse_keys
 from waqueue.logs import configure_logging
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -24,6 +25,7 @@ DATABASE_URL = stores.str("DATABASE_URL", default="")
 REDIS_URL = stores.str("REDIS_URL", default="")
 SECRET_KEY = env.str("SECRET_KEY", default="")
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+ENCRYPTION_KEYS: list[str] = env.list("ENCRYPTION_KEYS", default=[])
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 PUBLIC_URL = env.str("PUBLIC_URL", default="")
@@ -33,9 +35,12 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO", validate=validate.OneOf(["DEBUG
 LOG_FORMAT = env.str("LOG_FORMAT", default="text", validate=validate.OneOf(["text", "json"]))
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8, validate=validate.Range(min=1))
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("MAX_BODY_BYTES", default=16 * 1024 * 1024, validate=validate.Range(min=1024))
+# Ten thousand texts of the 4,096 characters that WhatsApp takes fit.
+WAQUEUE_MAX_BATCH_BYTES = env.int("MAX_BATCH_BYTES", default=48 * 1024 * 1024, validate=validate.Range(min=1024))
 
 # Sending. How each is used stands where it is used, in `sessions_app/worker/`.
 WAQUEUE_CONCURRENCY = env.int("CONCURRENCY", default=200, validate=validate.Range(min=1))
+WAQUEUE_TRANSPORT_CONCURRENCY: dict[str, int] = env.dict("TRANSPORT_CONCURRENCY", default={}, subcast_values=int)
 WAQUEUE_SEND_SECONDS = env.float("SEND_SECONDS", default=60.0, validate=validate.Range(min=1, max=600))
 WAQUEUE_DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=60.0, validate=validate.Range(min=0))
 WAQUEUE_MAX_ATTEMPTS = env.int("MAX_ATTEMPTS", default=5, validate=validate.Range(min=1))
@@ -62,6 +67,9 @@ for variable, value, example in (
         raise ImproperlyConfigured(
             f"{variable} is not set: give it a value ({example}), or start everything at once with `make run`"
         )
+for transport, limit in WAQUEUE_TRANSPORT_CONCURRENCY.items():
+    if limit < 1:
+        raise ImproperlyConfigured(f"WAQUEUE_TRANSPORT_CONCURRENCY: {transport}={limit} has to be 1 or more")
 if not DATABASE_URL.startswith(("postgres://", "postgresql://")):
     raise ImproperlyConfigured("DATABASE_URL has to begin with postgresql://: waqueue keeps its promises in PostgreSQL")
 if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
@@ -69,6 +77,9 @@ if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
 
 # None asks a person about every message of an orphan; the longest time there is asks about none.
 WAQUEUE_RESTORE_MAX_AGE = parse_age("WAQUEUE_RESTORE_MAX_AGE", RESTORE_MAX_AGE)
+
+# With which the secrets of sessions are encrypted, newest first; `sessions_app/transports/sealing.py` has the rest.
+WAQUEUE_ENCRYPTION_KEYS = parse_keys("WAQUEUE_ENCRYPTION_KEYS", ENCRYPTION_KEYS)
 
 # The two stores.
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)}

@@ -1,6 +1,8 @@
 """What the worker does in Redis: claim due sessions, give them back. One round trip each, for any number."""
 
+import contextlib
 import re
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +23,15 @@ _NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class ClaimedSession:
-    """One session of a claim. Generation and version say, when it is given back, whether anything came between."""
+    """One session of a claim. Generation and version say, when it is given back, whether anything came between.
+
+    `at` is when it was claimed, in seconds of `time.monotonic()`.
+    """
 
     name: str
     generation: str
     version: int
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +70,25 @@ class DispatchQueues:
     """
 
     deployment: str
+    worker: str = ""
     client: "redis.asyncio.Redis" = field(default_factory=worker_client)
 
-    async def claim(self, limit: int) -> Claim:
-        """Take up to `limit` due sessions, oldest first."""
+    async def claim(self, limit: int, in_flight: int = 0) -> Claim:
+        """Take up to `limit` due sessions, oldest first; with 0 only see when the next one is due.
+
+        A worker that has `in_flight` messages in flight gets no more than its share of all that is due and in flight.
+        """
         reply = await self._run(
             scripts.CLAIM,
-            [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED],
-            [self.deployment, limit, AGAIN_MS, uuid.uuid4().hex],
+            [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS],
+            [self.deployment, limit, AGAIN_MS, uuid.uuid4().hex, self.worker, in_flight, keys.WAKE],
         )
         generation = reply[0].decode()
+        at_s = time.monotonic()
         sessions: list[ClaimedSession] = []
         for at in range(4, len(reply), 2):
             if _NAME.fullmatch(reply[at]):
-                sessions.append(ClaimedSession(reply[at].decode(), generation, reply[at + 1]))
+                sessions.append(ClaimedSession(reply[at].decode(), generation, reply[at + 1], at_s))
             else:
                 await self._forget(reply[at])
         return Claim(
@@ -108,7 +119,9 @@ class DispatchQueues:
             await self._run(scripts.SIGNAL, [keys.DUE, keys.VERSIONS, keys.META], args)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Leave the shares to the other workers, and close the connections."""
+        with contextlib.suppress(RedisError, OSError):
+            await self.client.hdel(keys.LOADS, self.worker)
         await self.client.aclose()
 
     async def _forget(self, garbage: bytes) -> None:

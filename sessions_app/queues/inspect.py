@@ -100,8 +100,9 @@ def meta(*, client: redis.Redis | None = None) -> Meta:
 
 def establish_generation(*, client: redis.Redis | None = None) -> str:
     """The generation of this Redis, made if it has none yet. Raises OtherDeployment, QueueUnavailable."""
-    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED]
-    reply = run(client or web_client(), scripts.CLAIM, where, [deployment_id(), 0, 0, uuid.uuid4().hex])
+    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS]
+    args = [deployment_id(), 0, 0, uuid.uuid4().hex, "", 0, keys.WAKE]
+    reply = run(client or web_client(), scripts.CLAIM, where, args)
     return str(reply[0].decode())
 
 

@@ -7,7 +7,10 @@ VERSIONS = "waqueue:versions"
 # deployment: whose Redis this is; generation and run_id: what changes when it was wiped or restarted;
 # mark: the highest attempt token settled.
 META = "waqueue:meta"
-# Published to when a session has come due, so that idle workers need not poll.
+# Per worker, how many messages it has in flight and when it said so: from these all take even shares.
+LOADS = "waqueue:loads"
+# Published to when a session has come due, so that idle workers need not poll. Who publishes may say who it is: it need
+# not be woken itself.
 WAKE = "waqueue:wake"
 
 # RQ's own.

@@ -7,11 +7,13 @@ Nothing in it sleeps for one session. This part claims and fences while there is
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import psycopg
+from django.conf import settings
 from django.db import Error as DatabaseError
 
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
@@ -21,11 +23,12 @@ from sessions_app.reconciliation import older_database
 from sessions_app.services import quiet_hours
 from sessions_app.worker import clock, outcomes, probes
 from sessions_app.worker.backoff import Backoff
-from sessions_app.worker.fence import Verdict, Waiting, fence, newest_token, own_flights
+from sessions_app.worker.fence import Fenced, Verdict, Waiting, fence, newest_token, own_flights
 from sessions_app.worker.landing import Landing
+from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
-from sessions_app.worker.store import Store
+from sessions_app.worker.store import FEW_ROWS, Store
 from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ _AVOID_MS = 2_000
 _OVERTAKEN_MS = 100
 # Probes and the like at once.
 _CHORES = 20
+# For how long after its claim a session goes on by itself, before other workers get a chance to take it.
+_GO_ON_SECONDS = 1.0
 
 
 class Dispatcher:
@@ -50,10 +55,11 @@ class Dispatcher:
     def __init__(self, *, worker: uuid.UUID, deployment: str, concurrency: int) -> None:
         self.worker = worker
         self.concurrency = concurrency
-        self.queues = DispatchQueues(deployment)
+        self.queues = DispatchQueues(deployment, str(worker))
         self.stopping = asyncio.Event()
         self.flights: dict[str, Flight] = {}
-        self.landing = Landing(self.queues, self.flights)
+        self.limits = TransportLimits(settings.WAQUEUE_TRANSPORT_CONCURRENCY, self.flights)
+        self.landing = Landing(self.queues, self.flights, self)
         # Called when Redis turns out to be another than before: wiped, restarted, failed over.
         self.on_generation: Callable[[str], None] = lambda generation: None
         self.is_suspended = False
@@ -68,12 +74,18 @@ class Dispatcher:
         self._chores: set[asyncio.Task[None]] = set()
         # A session that another worker has in its fence is left to it, and does not hold up the others.
         self._fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS)
+        self._few_fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS, for_few_rows=True)
         self._avoided: dict[str, float] = {}
-        self._is_unanswered = False
+        # Sessions go on only while no other one is due and no doubt of the database has come up since the last claim.
+        self._others_wait = False
+        self._is_full = False
+        self._doubts = 0
+        self._cleared_doubts = 0
         self._room_for_chores = asyncio.Semaphore(_CHORES)
         self._probes = Store()
         self._wake = asyncio.Event()
         self.landing.on_given_back = self.wake
+        self.landing.on_room = self._note_room
 
     def tokens(self) -> set[int]:
         """The attempts that this worker remembers."""
@@ -83,11 +95,15 @@ class Dispatcher:
         """Look at Redis now: some session has come due."""
         self._wake.set()
 
+    def _note_room(self) -> None:
+        """Claim again if there was no room for it."""
+        if self._is_full:
+            self._wake.set()
+
     def stop(self) -> None:
         """Claim nothing more."""
         self.stopping.set()
         self._wake.set()
-        self.landing.has_room.set()
 
     @property
     def is_idle(self) -> bool:
@@ -98,29 +114,42 @@ class Dispatcher:
         """Claim and fence while there is room. With `burst`, return when nothing is due and nothing on its way."""
         backoff = Backoff("claiming", self.stopping)
         while not self.stopping.is_set():
-            room = self.concurrency - len(self.flights)
-            if room <= 0:
-                self.landing.has_room.clear()
-                await self.landing.has_room.wait()
-                continue
             self._wake.clear()
-            limit = min(room, _BATCH)
+            limit = min(max(self.concurrency - len(self.flights), 0), _BATCH)
+            self._is_full = not limit
             try:
                 claim = await self._claim(limit)
                 backoff.reset()
             except (QueueUnavailable, psycopg.Error) as error:
-                # Whoever answers next may be another: a backup that was restored meanwhile.
-                self._newest_token = 0
+                self.doubt()
                 await backoff.wait(error)
                 continue
-            if len(claim.sessions) == limit:
+            self._others_wait = claim.next_due_ms == 0
+            if limit and len(claim.sessions) == limit:
                 continue
             pause = _IDLE_SECONDS if claim.next_due_ms is None else min(claim.next_due_ms / 1000, _IDLE_SECONDS)
             if burst and pause > 0 and self.is_idle and not self._chores:
                 return
+            # Without room, only what lands or is put is worth a look before the next session comes due.
+            if claim.is_suspended or (not limit and self._others_wait):
+                pause = _IDLE_SECONDS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_IDLE_SECONDS if claim.is_suspended else pause):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
+
+    def may_go_on(self, flight: Flight) -> bool:
+        """Whether a session may go on with its next message: nobody is due, and nothing says to look anew."""
+        return (
+            flight.claimed is not None
+            and time.monotonic() - flight.claimed.at < _GO_ON_SECONDS
+            and self._doubts == self._cleared_doubts
+            and not (self._others_wait or self.is_suspended or self.stopping.is_set())
+        )
+
+    def doubt(self) -> None:
+        """PostgreSQL or Redis did not answer. Whoever answers next may be another: a backup that was restored."""
+        self._newest_token = 0
+        self._doubts += 1
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is on its way, at most `seconds`; what has not come back by then ends as uncertain."""
@@ -136,20 +165,28 @@ class Dispatcher:
         """Close transports and connections."""
         await self._sender.close()
         await self.landing.close()
-        for store in (self._fences, self._probes):
+        for store in (self._fences, self._few_fences, self._probes):
             await store.close()
         self._restores.close()
         self._rolls.close()
         await self.queues.close()
 
     async def _claim(self, limit: int) -> Claim:
-        claim = await self.queues.claim(limit)
+        doubts = self._doubts
+        claim = await self.queues.claim(limit, len(self.flights))
         self.is_suspended = claim.is_suspended
         if claim.mark > self._newest_token:
             self._newest_token = await self._fences.run(newest_token)
         if claim.mark > self._newest_token:
             await self._wait_for_older_database(claim)
             return claim
+        if doubts != self._cleared_doubts:
+            try:
+                await self._return_unanswered()
+            except psycopg.Error:
+                self.landing.give_back(GiveBack(session, 1000) for session in claim.sessions)
+                raise
+            self._cleared_doubts = doubts
         if claim.generation != self._generation:
             self._generation = claim.generation
             self.on_generation(claim.generation)
@@ -192,22 +229,26 @@ class Dispatcher:
 
     async def _fence(self, sessions: Sequence[ClaimedSession]) -> None:
         try:
-            if self._is_unanswered:
-                await self._return_unanswered()
-            fenced = await self._fences.run(fence, self.worker, sessions)
+            store = self._few_fences if len(sessions) <= FEW_ROWS else self._fences
+            fenced = await store.run(fence, self.worker, sessions, self.limits.room())
         except psycopg.errors.LockNotAvailable:
             await self._fence_in_halves(sessions)
             return
         except psycopg.Error:
-            self._is_unanswered = True
+            self.doubt()
             self.landing.give_back(GiveBack(session, 1000) for session in sessions)
             raise
+        self.take_off(fenced)
+
+    def take_off(self, fenced: Fenced) -> None:
+        """Send what was fenced, and give back the sessions that send nothing now."""
         self.landing.give_back([GiveBack(one.claimed, self._delay(one)) for one in fenced.waiting], fenced.expired)
         self.landing.add(
             outcomes.refused(flight, OutcomeUnknown("it was being sent, and nobody knows by whom"))
             for flight in fenced.abandoned
         )
         for flight in fenced.flights:
+            self._newest_token = max(self._newest_token, flight.token)
             self.flights[flight.session_name] = flight
             send = asyncio.create_task(self._send(flight))
             self._sends.add(send)
@@ -215,12 +256,13 @@ class Dispatcher:
 
     async def _return_unanswered(self) -> None:
         """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over."""
+        # No session goes on while there is doubt, so that after this nothing is fenced that is not known here.
+        await self.landing.none_going()
         known = self.tokens()
         lost = await self._fences.run(own_flights, self.worker)
         self.landing.add(
             outcomes.returned(flight, "the fence was not answered") for flight in lost if flight.token not in known
         )
-        self._is_unanswered = False
 
     async def _fence_in_halves(self, sessions: Sequence[ClaimedSession]) -> None:
         """Find the session that another worker, perhaps a frozen one, has in its fence; let the others go."""
@@ -238,6 +280,7 @@ class Dispatcher:
         except Exception as error:  # a transport that breaks its contract must not keep its flight for ever
             log.exception("what came of sending %s could not be understood", flight.message_id)
             settlement = outcomes.refused(flight, OutcomeUnknown(f"not understood: {type(error).__name__}"))
+        self.limits.note(flight.transport, 1000 * (clock.now() - flight.fenced_at))
         self.landing.add([settlement])
 
     def _delay(self, waiting: Waiting) -> int | None:
@@ -247,6 +290,8 @@ class Dispatcher:
                 return max(waiting.delay_ms or 0, 1)
             case Verdict.IN_FLIGHT:
                 return max(waiting.delay_ms or 0, 1000)
+            case Verdict.BUSY:
+                return self.limits.wait_ms(waiting.transport, waiting.beyond)
             case Verdict.OVERTAKEN:
                 return _OVERTAKEN_MS
             case Verdict.EXPIRED:

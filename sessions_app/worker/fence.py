@@ -5,10 +5,12 @@ look, which has a snapshot of its own, sees all that the last one settled. Nothi
 message has to wait, waits.
 """
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -19,6 +21,9 @@ from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
 from sessions_app.worker.arrays import texts
 from sessions_app.worker.outcomes import Flight
+
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
 _RESERVE = """
 INSERT INTO wa_in_flight (session_id, slot, token, worker_id, fenced_at, deadline_at)
@@ -32,7 +37,7 @@ ON CONFLICT (session_id, slot) DO NOTHING
 
 _LOOK = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-head AS MATERIALIZED (
+line_head AS MATERIALIZED (
     SELECT c.name, s.id AS session_id, s.transport, s.config, s.on_uncertain, d.hold,
            m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts,
            jsonb_strip_nulls(jsonb_build_object(
@@ -51,7 +56,7 @@ head AS MATERIALIZED (
                WHEN d.quiet_until <= clock.now THEN 'quiet_over'
                WHEN wait.until > clock.now THEN 'wait'
                ELSE 'send'
-           END AS verdict
+           END AS wish
     FROM clock
     CROSS JOIN unnest(%(names)s::text[]) AS c(name)
     LEFT JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
@@ -73,6 +78,16 @@ head AS MATERIALIZED (
         SELECT greatest(m.next_attempt_at, d.next_send_at, r.next_send_at,
                         CASE WHEN d.quiet_from <= clock.now THEN d.quiet_until END) AS until
     ) wait
+),
+placed AS MATERIALIZED (
+    SELECT l.*, row_number() OVER (PARTITION BY l.transport, l.wish = 'send') - (%(room)s::jsonb ->> l.transport)::int
+                AS beyond
+    FROM line_head l
+),
+head AS MATERIALIZED (
+    -- A transport may have less room than the worker. Those beyond it are told how far.
+    SELECT p.*, CASE WHEN p.wish = 'send' AND p.beyond > 0 THEN 'busy' ELSE p.wish END AS verdict
+    FROM placed p
 ),
 -- Only heads that were chosen already, so that nothing is overtaken: one that somebody is changing just now is looked
 -- at again, and the others do not wait for it.
@@ -111,8 +126,11 @@ SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' EL
        h.session_id, h.transport, h.config, h.on_uncertain, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content,
-       (1000 * extract(epoch FROM
-           CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
+       CASE h.verdict
+           WHEN 'busy' THEN h.beyond
+           ELSE (1000 * extract(epoch FROM
+               CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
+       END
 FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
 """
 
@@ -143,15 +161,20 @@ class Verdict(StrEnum):
     QUIET_OVER = "quiet_over"
     WAIT = "wait"
     OVERTAKEN = "overtaken"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A claimed session that sends nothing now, with the wait that its verdict asks for; None for no wait known."""
+    """A claimed session that sends nothing now, with the wait that its verdict asks for; None for no wait known.
+
+    `beyond` is, for one whose transport is busy, how many others have to be through before its turn.
+    """
 
     claimed: ClaimedSession
     verdict: Verdict
     delay_ms: int | None = None
+    beyond: int = 0
     session_id: int = 0
     transport: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -171,26 +194,50 @@ class Fenced:
 
 
 async def fence(
-    connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, claimed: Sequence[ClaimedSession]
+    connection: psycopg.AsyncConnection[Any],
+    worker: uuid.UUID,
+    claimed: Sequence[ClaimedSession],
+    room: Mapping[str, int] = NO_LIMITS,
 ) -> Fenced:
-    """Decide for all of `claimed` and commit it. Raises psycopg.Error, after which the commit may have happened."""
-    by_name = {session.name: session for session in claimed}
+    """Decide for all of `claimed` and commit it. `room` is how many more a transport may send, where that is limited.
+
+    Raises psycopg.Error, after which the commit may have happened.
+    """
     # Before the first statement: the deadline on this clock is never later than the one in the database.
     fenced_at = clock.now()
-    parameters = {"worker": worker, "names": texts(by_name), "seconds": settings.WAQUEUE_SEND_SECONDS}
-    async with connection.pipeline(), connection.transaction():
-        await connection.execute(_RESERVE, parameters)
-        looked = await connection.execute(_LOOK, parameters)
-        await connection.execute(_RELEASE, parameters)
-    return _sort(await looked.fetchall(), by_name, fenced_at)
+    # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
+    async with connection.pipeline():
+        looked = await send(connection, worker, claimed, room)
+    return await read(looked, claimed, fenced_at)
 
 
-def _sort(rows: list[tuple[Any, ...]], by_name: dict[str, ClaimedSession], fenced_at: float) -> Fenced:
+async def send(
+    connection: psycopg.AsyncConnection[Any],
+    worker: uuid.UUID,
+    claimed: Sequence[ClaimedSession],
+    room: Mapping[str, int] = NO_LIMITS,
+) -> Cursor:
+    """Have PostgreSQL decide, as a part of a transaction and of a pipeline. `read` then reads its answer."""
+    parameters = {
+        "worker": worker,
+        "names": texts(session.name for session in claimed),
+        "seconds": settings.WAQUEUE_SEND_SECONDS,
+        "room": json.dumps(dict(room)),
+    }
+    await connection.execute(_RESERVE, parameters)
+    looked = await connection.execute(_LOOK, parameters)
+    await connection.execute(_RELEASE, parameters)
+    return looked
+
+
+async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: float) -> Fenced:
+    """What was decided, from the answer to `send`, which was called at `fenced_at` on `clock.now()` or later."""
+    by_name = {session.name: session for session in claimed}
     fenced = Fenced()
     for (
         name, verdict, session_id, transport, config, on_uncertain, hold, message_id, attempts, max_attempts,
         has_more, token, content, delay_ms,
-    ) in rows:  # fmt: skip
+    ) in await looked.fetchall():  # fmt: skip
         if verdict in ("send", "abandoned"):
             flight = Flight(
                 token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
@@ -202,7 +249,10 @@ def _sort(rows: list[tuple[Any, ...]], by_name: dict[str, ClaimedSession], fence
             continue
         if verdict == "expired":
             fenced.expired.append(SettledJob(name, str(message_id)))
-        waiting = Waiting(by_name[name], Verdict(verdict), delay_ms, session_id or 0, transport, config, hold or "")
+        beyond, delay_ms = (delay_ms, None) if verdict == "busy" else (0, delay_ms)
+        waiting = Waiting(
+            by_name[name], Verdict(verdict), delay_ms, beyond, session_id or 0, transport, config, hold or ""
+        )
         fenced.waiting.append(waiting)
     return fenced
 

@@ -1,4 +1,4 @@
-"""What happens after a send: its outcome is written to PostgreSQL, then its session is given back to Redis.
+"""What happens after a send: its outcome is written to PostgreSQL, then its session goes on or is given back to Redis.
 
 Results are kept in memory until they are written, however long a store is gone.
 """
@@ -6,38 +6,51 @@ Results are kept in memory until they are written, however long a store is gone.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import psycopg
 
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, Hold, Outcome, Status
-from sessions_app.queues.dispatch import DispatchQueues, GiveBack, SettledJob
+from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
 from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
+from sessions_app.worker.going_on import Onward, settle_and_fence
 from sessions_app.worker.outcomes import Flight, Settlement, refused
 from sessions_app.worker.settle import Settled, settle
-from sessions_app.worker.store import Store
+from sessions_app.worker.store import FEW_ROWS, Store
 
 log = logging.getLogger(__name__)
 
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
-_BATCH = 500
+_BATCH = 250
+_GIVE_BACK_BATCH = 500
+# While PostgreSQL works on the outcomes of one batch, the next ones are on their way.
+_WRITERS = 3
+_LOCK_TIMEOUT_MS = 250
+_FINAL = (Status.SENT, Status.FAILED)
 _UNWRITABLE = "its outcome could not be written"
 
 
 class Landing:
     """The results of one worker on their way into both stores. `flights` is the worker's memory, by session name."""
 
-    def __init__(self, queues: DispatchQueues, flights: dict[str, Flight]) -> None:
+    def __init__(self, queues: DispatchQueues, flights: dict[str, Flight], onward: Onward) -> None:
         self.settled_count = 0
-        self.has_room = asyncio.Event()
-        # Called when sessions were given back: one of them may be due.
+        # Called when flights have landed, and when sessions were given back that come due again.
+        self.on_room: Callable[[], None] = lambda: None
         self.on_given_back: Callable[[], None] = lambda: None
         self._queues = queues
         self._flights = flights
+        self._onward = onward
         self._settling = Backoff("settling")
         self._store = Store()
+        # A lock that somebody holds must not keep outcomes from being written: without going on they take none.
+        self._goings = [Store(lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
+        self._few_goings = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS, for_few_rows=True)
+        self._going_count = 0
+        self._none_going = asyncio.Event()
+        self._none_going.set()
         self._results: list[Settlement] = []
         self._backs: list[GiveBack] = []
         self._jobs: list[SettledJob] = []
@@ -67,9 +80,19 @@ class Landing:
 
     async def settle_forever(self) -> None:
         """Write outcomes to PostgreSQL as they come."""
+        async with asyncio.TaskGroup() as group:
+            for store in self._goings:
+                group.create_task(self._settle_forever(store))
+
+    async def _settle_forever(self, store: Store) -> None:
         while True:
             await self._has_results.wait()
-            self._after(await self._write(self._take_batch()))
+            if not (batch := self._take_batch()):
+                # Another writer was faster.
+                continue
+            chosen = self._few_goings if len(batch) <= FEW_ROWS else store
+            if not (going := self._going(batch)) or not await self._write_and_go_on(chosen, batch, going):
+                self._after(await self._write(batch))
 
     async def give_back_forever(self) -> None:
         """Give sessions back to Redis as they come."""
@@ -83,8 +106,8 @@ class Landing:
             self._is_giving_back = True
             while True:
                 try:
-                    for start in range(0, max(len(backs), len(jobs)), _BATCH):
-                        part = slice(start, start + _BATCH)
+                    for start in range(0, max(len(backs), len(jobs)), _GIVE_BACK_BATCH):
+                        part = slice(start, start + _GIVE_BACK_BATCH)
                         await self._queues.give_back(backs[part], jobs[part], self._mark)
                     await self._queues.signal(names)
                     backoff.reset()
@@ -95,11 +118,18 @@ class Landing:
                 except QueueUnavailable as error:
                     await backoff.wait(error)
             self._is_giving_back = False
-            self.on_given_back()
+            if names or any(back.delay_ms is not None for back in backs):
+                self.on_given_back()
+
+    async def none_going(self) -> None:
+        """Return when no fence of sessions that go on is under way: whatever was fenced is then known, or lost."""
+        await self._none_going.wait()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._store.close()
+        for store in (*self._goings, self._few_goings):
+            await store.close()
 
     def _take_batch(self) -> list[Settlement]:
         """Results of different sessions, at most a batch of them; the others stay for the next one."""
@@ -114,6 +144,41 @@ class Landing:
         if not rest:
             self._has_results.clear()
         return list(batch.values())
+
+    def _going(self, batch: Sequence[Settlement]) -> dict[str, ClaimedSession]:
+        """The sessions that may go on with their next message, by name."""
+        return {
+            flight.session_name: flight.claimed
+            for flight in (settlement.flight for settlement in batch if settlement.status in _FINAL)
+            if flight.has_more
+            and flight.claimed is not None
+            and self._flights.get(flight.session_name) is flight
+            and self._onward.may_go_on(flight)
+        }
+
+    async def _write_and_go_on(
+        self, store: Store, batch: Sequence[Settlement], going: dict[str, ClaimedSession]
+    ) -> bool:
+        """Write a batch and fence what comes next; False when that did not work and the batch has yet to be written."""
+        self._going_count += 1
+        self._none_going.clear()
+        try:
+            room = self._onward.limits.room_after(settlement.flight for settlement in batch)
+            settled, fenced = await store.run(settle_and_fence, self._onward.worker, batch, list(going.values()), room)
+        except (psycopg.errors.LockNotAvailable, psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError):
+            # Rolled back: somebody has locked one of the sessions, or an outcome cannot be written as it is.
+            return False
+        except psycopg.Error as error:
+            log.warning("outcomes have to be written again: %s", str(error).strip())
+            self._onward.doubt()
+            return False
+        finally:
+            self._going_count -= 1
+            if not self._going_count:
+                self._none_going.set()
+        self._after(settled, going)
+        self._onward.take_off(fenced)
+        return True
 
     async def _write(self, batch: Sequence[Settlement]) -> list[Settled]:
         """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing one by one."""
@@ -135,7 +200,8 @@ class Landing:
             except psycopg.Error as error:
                 await self._settling.wait(error)
 
-    def _after(self, settled: Sequence[Settled]) -> None:
+    def _after(self, settled: Sequence[Settled], going: Collection[str] = ()) -> None:
+        """Forget the flights that have landed, and give back the sessions that do not go on."""
         backs: list[GiveBack] = []
         jobs: list[SettledJob] = []
         for one in settled:
@@ -147,12 +213,15 @@ class Landing:
             if mine is not None and mine.token == flight.token:
                 del self._flights[flight.session_name]
                 self.settled_count += 1
+            if flight.session_name in going:
+                continue
             if flight.claimed is None:
                 # A flight that somebody else fenced: its session is looked at anew.
                 self._signals.append(flight.session_name)
             else:
                 backs.append(GiveBack(flight.claimed, _next_look(one)))
-        self.has_room.set()
+        if len(settled) > len(going):
+            self.on_room()
         self.give_back(backs, jobs)
         if self._signals:
             self._has_backs.set()

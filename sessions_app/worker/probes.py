@@ -43,7 +43,7 @@ async def probe(transport: Transport, waiting: Waiting) -> Observation:
     """What the engine says of a held session; FAILED with the reason when it does not answer."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            return await transport.probe(waiting.claimed.name, waiting.config)
+            return await transport.probe(waiting.claimed.name, transport.open_config(waiting.config))
     except SendError as error:
         return Observation(ObservedState.FAILED, error.detail)
     except TimeoutError:

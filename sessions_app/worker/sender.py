@@ -35,8 +35,9 @@ class Sender:
         started = clock.now()
         if started - flight.fenced_at > FROZEN_SECONDS:
             return returned(flight, "the worker was stopped between its fence and the hand-over")
-        outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, flight.config, flight.content)
         try:
+            config = transport.open_config(flight.config)
+            outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
             async with asyncio.timeout(flight.deadline - started):
                 return accepted(flight, await transport.send(outgoing))
         except SendError as error:

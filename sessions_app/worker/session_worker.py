@@ -22,6 +22,7 @@ from rq.worker import WorkerStatus
 
 from sessions_app.queues import keys
 from sessions_app.queues.connection import deployment_id, worker_client
+from sessions_app.transports import registry
 from sessions_app.worker import chores, clock
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.dispatcher import Dispatcher
@@ -102,6 +103,8 @@ class SessionWorker(Worker):  # type: ignore[misc]
         if deployment is None:
             return False
         dispatcher = Dispatcher(worker=uuid.uuid4(), deployment=deployment, concurrency=settings.WAQUEUE_CONCURRENCY)
+        for name in set(settings.WAQUEUE_TRANSPORT_CONCURRENCY) - set(registry.names()):
+            log.warning("WAQUEUE_TRANSPORT_CONCURRENCY names %s: there is no such transport", name)
         if stopping.is_set():
             dispatcher.stop()
         upkeep = Upkeep(dispatcher, self.name)
@@ -202,7 +205,8 @@ class SessionWorker(Worker):  # type: ignore[misc]
                         if heard is None:
                             continue
                         if heard["channel"].decode() == keys.WAKE:
-                            dispatcher.wake()
+                            if heard["data"] != str(dispatcher.worker).encode():
+                                dispatcher.wake()
                         else:
                             self._obey(heard)
             except (RedisError, OSError):

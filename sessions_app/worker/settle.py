@@ -14,6 +14,8 @@ from sessions_app.models import Status
 from sessions_app.worker.arrays import numbers, texts
 from sessions_app.worker.outcomes import Flight, Settlement
 
+Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
+
 _SETTLE = """
 WITH result AS MATERIALIZED (
     SELECT * FROM unnest(
@@ -39,7 +41,8 @@ message AS (
       AND (m.status = 'sending'
            -- A late answer to an attempt that was given up as uncertain, or whose resend has not begun.
            OR m.status IN ('uncertain', 'queued') AND r.status IN ('sent', 'failed')
-              AND EXISTS (SELECT 1 FROM wa_attempt a WHERE a.token = r.token AND a.outcome = 'uncertain'))
+              -- Not EXISTS, here and below: the planner might read the whole table for it.
+              AND (SELECT a.outcome FROM wa_attempt a WHERE a.token = r.token) = 'uncertain')
     RETURNING m.token, m.session_id, m.recipient
 ),
 landed AS (
@@ -133,8 +136,8 @@ held AS (
 SELECT r.token,
        -- Written before, and its answer was lost: the same as now.
        m.token IS NOT NULL OR r.outcome = (SELECT a.outcome FROM wa_attempt a WHERE a.token = r.token)
-           AND EXISTS (
-               SELECT 1 FROM wa_message w WHERE w.id = r.message_id AND w.token = r.token AND w.status = r.status),
+           AND coalesce(
+               (SELECT w.token = r.token AND w.status = r.status FROM wa_message w WHERE w.id = r.message_id), false),
        greatest(0, r.retry_ms, (1000 * extract(epoch FROM d.next_send_at - now()))::bigint),
        coalesce(d.hold, ''), coalesce(d.is_new_hold, false)
 FROM result r LEFT JOIN message m ON m.token = r.token LEFT JOIN dispatch d ON d.session_id = r.session_id
@@ -166,6 +169,11 @@ async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence
 
     Raises psycopg.Error, after which it may be called again with the same ones.
     """
+    return await read(await send(connection, settlements), settlements)
+
+
+async def send(connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement]) -> Cursor:
+    """Have PostgreSQL write them, as a part of a transaction or of a pipeline. `read` then reads its answer."""
     # In one order, so that two who write at once never wait for each other in a ring.
     ordered = sorted(settlements, key=_session_id)
     parameters = {
@@ -186,8 +194,12 @@ async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence
         "observed": texts(s.observed for s in ordered),
         "is_paced": numbers(s.is_paced for s in ordered),
     }
-    cursor = await connection.execute(_SETTLE, parameters)
-    by_token = {s.flight.token: s for s in ordered}
+    return await connection.execute(_SETTLE, parameters)
+
+
+async def read(cursor: Cursor, settlements: Sequence[Settlement]) -> list[Settled]:
+    """What became of them, from the answer to `send`."""
+    by_token = {s.flight.token: s for s in settlements}
     return [Settled(by_token[row[0]], *row[1:]) for row in await cursor.fetchall()]
 
 

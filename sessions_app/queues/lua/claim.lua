@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Take up to n due sessions, oldest first. There are no leases: each is due again by itself after `again_ms`.
--- KEYS: due, versions, meta, rq:suspended
--- ARGV: deployment, n, again_ms, a fresh generation to set when this Redis was wiped or restarted
+-- KEYS: due, versions, meta, rq:suspended, loads
+-- ARGV: deployment, n, again_ms, a fresh generation to set when this Redis was wiped or restarted,
+--       the worker ("" for one that only looks), how many messages it has in flight, wake channel
 -- Returns {generation, mark, suspended, ms to the next due time (-1: none), session, version, ...}, or the other
 -- deployment's id.
 local meta = redis.call('HMGET', KEYS[3], 'deployment', 'generation', 'run_id', 'mark')
@@ -16,8 +17,28 @@ end
 local reply = {meta[2], meta[4] or '0', redis.call('EXISTS', KEYS[4]), -1}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limit, in_flight = tonumber(ARGV[2]), tonumber(ARGV[6])
+-- Even shares: nobody takes more than that of all workers that were here in the last seconds. `loads` has, for each,
+-- how many it has in flight and when it said so.
+local loads = redis.call('HGETALL', KEYS[5])
+local total, workers = in_flight, 1
+for n = 1, #loads, 2 do
+  local count, at = string.match(loads[n + 1], '^(%d+) (%d+)$')
+  if not at or now - at > 60000 then
+    redis.call('HDEL', KEYS[5], loads[n])
+  elseif loads[n] ~= ARGV[5] and now - at < 3000 then
+    total, workers = total + count, workers + 1
+  end
+end
+local is_leaving = false
+if workers > 1 and limit > 0 and reply[3] == 0 then
+  local waiting = redis.call('ZCOUNT', KEYS[1], '-inf', now)
+  local share = math.ceil((total + waiting) / workers)
+  limit = math.max(0, math.min(limit, share - in_flight))
+  is_leaving = waiting > limit and limit < tonumber(ARGV[2])
+end
 if reply[3] == 0 then
-  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, limit)
   if #due > 0 then
     local again = now + ARGV[3]
     local versions = redis.call('HMGET', KEYS[2], unpack(due))
@@ -31,7 +52,17 @@ if reply[3] == 0 then
     end
     redis.call('ZADD', KEYS[1], unpack(pushed))
     redis.call('HSET', KEYS[2], unpack(raised))
+    in_flight = in_flight + #due
   end
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[5], ARGV[5], string.format('%d %d', in_flight, now))
+end
+if is_leaving then
+  -- The others have room. Should they not come, the next look takes what is then this worker's share.
+  redis.call('PUBLISH', ARGV[7], ARGV[5])
+  reply[4] = 20
+  return reply
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if first[2] then
