@@ -89,7 +89,7 @@ def create(
     )  # fmt: skip
     _check(wanted)
     adapter = registry.get(transport)
-    wanted.config = adapter.clean_config(config or {})
+    wanted.config = adapter.stored_config(config or {})
     (pacing or Pacing(**adapter.default_pacing)).apply(wanted)
     wanted.observed_state = adapter.first_state if desired_state != DesiredState.STOPPED else ObservedState.STOPPED
     try:
@@ -103,7 +103,8 @@ def create(
             audit.record(actor, "create session", name)
     except IntegrityError:
         existing = get(name)
-        if differing := [field for field in _COMPARED if getattr(existing, field) != getattr(wanted, field)]:
+        there, asked = _compared(existing), _compared(wanted)
+        if differing := [field for field in _COMPARED if there[field] != asked[field]]:
             raise SessionExists(
                 f"a session named {name!r} exists and differs in {', '.join(differing)}: change it with PATCH",
                 differing=differing,
@@ -116,6 +117,14 @@ def create(
 _COMPARED = (
     "transport", "config", "on_uncertain", "max_in_flight", "desired_state", *Pacing.__slots__,
 )  # fmt: skip
+
+
+def _compared(session: Session) -> dict[str, Any]:
+    """What tells two sessions apart, with secrets in the open: the same one is encrypted differently each time."""
+    values = {field: getattr(session, field) for field in _COMPARED}
+    if session.transport in registry.names():
+        values["config"] = registry.get(session.transport).readable_config(session.config)
+    return values
 
 
 def update(
@@ -136,7 +145,7 @@ def update(
         locked = Session.objects.alive().select_for_update(no_key=True).filter(pk=session.pk).first()
         if locked is None:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
-        before = {field: getattr(locked, field) for field in _COMPARED}
+        before = _compared(locked)
         if on_uncertain is not None:
             locked.on_uncertain = on_uncertain
         if max_in_flight is not None:
@@ -145,10 +154,11 @@ def update(
             locked.desired_state = desired_state
         _check(locked)
         if config is not None:
-            locked.config = registry.get(locked.transport).clean_config(locked.config | config)
+            locked.config = registry.get(locked.transport).stored_config(config, locked.config)
         if pacing is not None:
             pacing.apply(locked)
-        changed = sorted(field for field in _COMPARED if getattr(locked, field) != before[field])
+        after = _compared(locked)
+        changed = sorted(field for field in _COMPARED if after[field] != before[field])
         if changed:
             locked.save()
             if set(changed) & set(Pacing.__slots__):

@@ -3,22 +3,26 @@
 import math
 import uuid
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sessions_app.exceptions import InvalidInput
+from sessions_app.exceptions import InvalidInput, SecretUnreadable
 from sessions_app.models import ObservedState
+from sessions_app.transports.sealing import Unreadable, is_sealed, keyring
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One hand-over. `content` is `Message.content()`; `token` is the attempt's number, higher for a later attempt."""
+    """One hand-over. `content` is `Message.content()`; `token` is the attempt's number, higher for a later attempt.
+
+    `config` has its secrets in the open, and so neither it nor the content is shown where an Outgoing is printed.
+    """
 
     message_id: uuid.UUID
     token: int
     session_name: str
-    config: dict[str, Any]
-    content: dict[str, Any]
+    config: dict[str, Any] = field(repr=False)
+    content: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ConfigField:
-    """One setting of a session on this transport. A secret goes in and never comes out again."""
+    """One setting of a session on this transport.
+
+    A secret is text, goes in and never comes out again: its row holds it encrypted, and only `send` and `probe` get it
+    in the open. A transport marks it and has nothing else to do.
+    """
 
     name: str
     help: str
@@ -57,6 +65,12 @@ class Transport(ABC):
     first_state: ClassVar[ObservedState] = ObservedState.STARTING
     # What does not get a number banned, as keyword arguments of `Pacing`.
     default_pacing: ClassVar[dict[str, Any]] = {}
+    # The names of the fields that are secret.
+    secret_names: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.secret_names = frozenset(setting.name for setting in cls.fields if setting.secret)
 
     async def open(self) -> None:  # noqa: B027 (most transports have nothing to open)
         """Get ready to send, in the running loop."""
@@ -98,10 +112,56 @@ class Transport(ABC):
         return cleaned
 
     @classmethod
+    def stored_config(cls, given: dict[str, Any], kept: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What a session's row is to hold: `given` over what it holds now, cleaned, its secrets sealed.
+
+        A secret that did not change keeps its ciphertext, and one that cannot be read stays as it is unless it is given
+        anew. Raises InvalidInput naming each setting that does not fit.
+        """
+        kept = kept or {}
+        present = cls.readable_config(kept)
+        cleaned = cls.clean_config(present | given)
+        for name in cls.secret_names & cleaned.keys():
+            value = cleaned[name]
+            if isinstance(value, Unreadable):
+                cleaned[name] = value.sealed
+            elif name in kept and value == present.get(name) and is_sealed(kept[name]):
+                cleaned[name] = kept[name]
+            elif value:
+                cleaned[name] = keyring().seal(value)
+        return cleaned
+
+    @classmethod
+    def open_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """A row's `config` with its secrets in the open: for handing to `send` and `probe`, and for nothing else.
+
+        Raises SecretUnreadable when one was sealed with a key that is not set.
+        """
+        if not cls.secret_names:
+            return config
+        opened = cls.readable_config(config)
+        if locked := sorted(name for name, value in opened.items() if isinstance(value, Unreadable)):
+            raise SecretUnreadable(
+                f"the secrets of this session cannot be read with the keys that are set: {', '.join(locked)}. Set the "
+                "key they were encrypted with in WAQUEUE_ENCRYPTION_KEYS, or enter them anew; then resume the session",
+                provider_code="secret_unreadable",
+            )
+        return opened
+
+    @classmethod
+    def readable_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """A row's `config` with its secrets in the open and an `Unreadable` for each that no key opens: to compare."""
+        opened = dict(config)
+        for name in cls.secret_names & config.keys():
+            if is_sealed(config[name]):
+                plain = keyring().open(config[name])
+                opened[name] = Unreadable.of(config[name]) if plain is None else plain
+        return opened
+
+    @classmethod
     def public_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """`config` without its secrets."""
-        secrets = {field.name for field in cls.fields if field.secret}
-        return {name: value for name, value in config.items() if name not in secrets}
+        """`config` without its secrets, and without what was one when it was written."""
+        return {name: value for name, value in config.items() if not (name in cls.secret_names or is_sealed(value))}
 
 
 def _problem(field: ConfigField, value: Any) -> str:

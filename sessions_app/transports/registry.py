@@ -3,8 +3,11 @@
 from sessions_app.exceptions import InvalidInput
 from sessions_app.transports.base import Transport
 from sessions_app.transports.loopback import LoopbackTransport
+from sessions_app.transports.waha import WahaTransport
 
-_TRANSPORTS: dict[str, type[Transport]] = {transport.name: transport for transport in (LoopbackTransport,)}
+_TRANSPORTS: dict[str, type[Transport]] = {
+    transport.name: transport for transport in (LoopbackTransport, WahaTransport)
+}
 
 
 def names() -> tuple[str, ...]:
