@@ -130,7 +130,7 @@ class Going:
         """Whether it was written together with the next fence."""
         landing = self.loop.landing
         going = landing._going([sent])
-        return bool(going) and await landing._write_and_go_on(landing._few_goings, [sent], going)
+        return bool(going) and await landing._write_and_go_on(landing._goings[0], [sent], going)
 
 
 def go_on(*texts: str, act: Callable[[Going, LabWorker], Awaitable[T]]) -> T:

@@ -137,11 +137,26 @@ def test_the_same_session_again_is_the_same_and_another_secret_is_not() -> None:
 
 def test_a_secret_that_is_not_given_is_kept_and_one_that_is_given_is_changed() -> None:
     session = make_waha()
-    changed = sessions.update(session, actor=ACTOR, config={"base_url": "http://127.0.0.1:2"})
-    assert opened(changed) == CONFIG | {"base_url": "http://127.0.0.1:2", "remote_name": ""}
+    changed = sessions.update(session, actor=ACTOR, config={"remote_name": "default"})
+    assert opened(changed) == CONFIG | {"remote_name": "default"}
     changed = sessions.update(session, actor=ACTOR, config={"api_key": "another"})
-    assert opened(changed) == CONFIG | {"base_url": "http://127.0.0.1:2", "api_key": "another", "remote_name": ""}
+    assert opened(changed) == CONFIG | {"api_key": "another", "remote_name": "default"}
     assert opened(sessions.update(session, actor=ACTOR, config={"api_key": ""}))["api_key"] == ""
+
+
+def test_where_a_secret_is_sent_changes_only_for_those_who_know_it() -> None:
+    session = make_waha()
+    elsewhere = {"base_url": "http://127.0.0.1:2"}
+    with pytest.raises(InvalidInput) as caught:
+        sessions.update(session, actor=ACTOR, config=elsewhere)
+    assert caught.value.errors == [
+        {"field": "config.api_key", "message": "has to be given again: config.base_url changes"}
+    ]
+    assert opened(sessions.get("school"))["base_url"] == CONFIG["base_url"]
+    assert opened(sessions.update(session, actor=ACTOR, config=elsewhere | {"api_key": KEY}))["api_key"] == KEY
+    # Without a secret there is none to give again; and to send another one, or none, is everybody's right.
+    without = sessions.update(session, actor=ACTOR, config={"base_url": CONFIG["base_url"], "api_key": ""})
+    assert opened(sessions.update(without, actor=ACTOR, config=elsewhere))["base_url"] == elsewhere["base_url"]
 
 
 def test_the_same_secret_given_again_changes_nothing() -> None:

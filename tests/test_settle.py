@@ -77,6 +77,21 @@ def test_an_accepted_message_is_sent_with_the_engines_id_its_attempt_and_its_eve
     assert SessionDispatch.objects.get().last_sent_at is not None
 
 
+@pytest.mark.parametrize(("desired", "observed"), [("active", "working"), ("stopped", "starting")])
+def test_an_engine_that_takes_messages_works_unless_the_session_was_stopped(desired: str, observed: str) -> None:
+    session, _ = session_with("one")
+    Session.objects.filter(pk=session.pk).update(observed_state="starting", observed_reason="just made")
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            (flight,) = (await worker.fence()).flights
+            await in_thread(Session.objects.filter(pk=session.pk).update, desired_state=desired)
+            await settle(worker.connection, [accepted(flight, "id")])
+
+    asyncio.run(act())
+    assert Session.objects.get(pk=session.pk).observed_state == observed
+
+
 def test_a_refusal_for_now_queues_the_message_at_its_place_with_a_due_time() -> None:
     _, (message, _) = session_with("one", "two")
     settled = send(RetryableError("slow down", after_ms=30_000, provider_code="429"))

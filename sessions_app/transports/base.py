@@ -48,6 +48,8 @@ class ConfigField:
     default: Any = ""
     required: bool = False
     secret: bool = False
+    # For a secret: the setting that says where it is sent. Who changes that has to know the secret.
+    sent_to: str = ""
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
@@ -121,6 +123,15 @@ class Transport(ABC):
         kept = kept or {}
         present = cls.readable_config(kept)
         cleaned = cls.clean_config(present | given)
+        if errors := [
+            {"field": f"config.{one.name}", "message": f"has to be given again: config.{one.sent_to} changes"}
+            for one in cls.fields
+            if one.sent_to
+            and present.get(one.name)
+            and one.name not in given
+            and cleaned[one.sent_to] != present.get(one.sent_to)
+        ]:
+            raise InvalidInput(errors)
         for name in cls.secret_names & cleaned.keys():
             value = cleaned[name]
             if isinstance(value, Unreadable):

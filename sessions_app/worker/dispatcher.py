@@ -28,7 +28,7 @@ from sessions_app.worker.landing import Landing
 from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
-from sessions_app.worker.store import FEW_ROWS, Store
+from sessions_app.worker.store import Store
 from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ class Dispatcher:
         self._chores: set[asyncio.Task[None]] = set()
         # A session that another worker has in its fence is left to it, and does not hold up the others.
         self._fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS)
-        self._few_fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS, for_few_rows=True)
         self._avoided: dict[str, float] = {}
         # Sessions go on only while no other one is due and no doubt of the database has come up since the last claim.
         self._others_wait = False
@@ -109,6 +108,11 @@ class Dispatcher:
     def is_idle(self) -> bool:
         """Whether nothing is on its way anywhere."""
         return not self.flights and self.landing.is_empty
+
+    async def open(self) -> None:
+        """Connect to PostgreSQL, so that the first messages need not wait for it. Raises psycopg.Error."""
+        await self._fences.open()
+        await self.landing.open()
 
     async def claim_forever(self, *, burst: bool = False) -> None:
         """Claim and fence while there is room. With `burst`, return when nothing is due and nothing on its way."""
@@ -165,7 +169,7 @@ class Dispatcher:
         """Close transports and connections."""
         await self._sender.close()
         await self.landing.close()
-        for store in (self._fences, self._few_fences, self._probes):
+        for store in (self._fences, self._probes):
             await store.close()
         self._restores.close()
         self._rolls.close()
@@ -229,8 +233,7 @@ class Dispatcher:
 
     async def _fence(self, sessions: Sequence[ClaimedSession]) -> None:
         try:
-            store = self._few_fences if len(sessions) <= FEW_ROWS else self._fences
-            fenced = await store.run(fence, self.worker, sessions, self.limits.room())
+            fenced = await self._fences.run_for(len(sessions), fence, self.worker, sessions, self.limits.room())
         except psycopg.errors.LockNotAvailable:
             await self._fence_in_halves(sessions)
             return

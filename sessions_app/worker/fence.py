@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 
-from sessions_app.models import TOKEN_SEQUENCE
+from sessions_app.models import NEWEST_TOKEN
 from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
 from sessions_app.worker.arrays import texts
@@ -38,7 +38,7 @@ ON CONFLICT (session_id, slot) DO NOTHING
 _LOOK = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 line_head AS MATERIALIZED (
-    SELECT c.name, s.id AS session_id, s.transport, s.config, s.on_uncertain, d.hold,
+    SELECT c.name, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state, d.hold,
            m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts,
            jsonb_strip_nulls(jsonb_build_object(
                'to', m.recipient, 'type', m.type, 'text', nullif(m.text, ''), 'media_url', nullif(m.media_url, ''),
@@ -123,7 +123,7 @@ told AS (
     SELECT 'message.expired', session_id, id, '{}' FROM expired
 )
 SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
-       h.session_id, h.transport, h.config, h.on_uncertain, h.hold, h.message_id,
+       h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content,
        CASE h.verdict
@@ -235,15 +235,15 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
     by_name = {session.name: session for session in claimed}
     fenced = Fenced()
     for (
-        name, verdict, session_id, transport, config, on_uncertain, hold, message_id, attempts, max_attempts,
-        has_more, token, content, delay_ms,
+        name, verdict, session_id, transport, config, on_uncertain, observed_state, hold, message_id, attempts,
+        max_attempts, has_more, token, content, delay_ms,
     ) in await looked.fetchall():  # fmt: skip
         if verdict in ("send", "abandoned"):
             flight = Flight(
                 token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
                 on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
                 fenced_at=fenced_at, deadline=fenced_at + settings.WAQUEUE_SEND_SECONDS, claimed=by_name[name],
-                config=config, content=content,
+                observed_state=observed_state, config=config, content=content,
             )  # fmt: skip
             (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
             continue
@@ -258,8 +258,8 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
 
 
 async def newest_token(connection: psycopg.AsyncConnection[Any]) -> int:
-    """The highest attempt token that this database has ever given out."""
-    row = await (await connection.execute(f"SELECT last_value FROM {TOKEN_SEQUENCE}")).fetchone()  # noqa: S608
+    """The highest attempt token that this database has committed."""
+    row = await (await connection.execute(NEWEST_TOKEN)).fetchone()
     return 0 if row is None else int(row[0])
 
 

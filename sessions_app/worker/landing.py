@@ -23,8 +23,7 @@ from sessions_app.worker.store import FEW_ROWS, Store
 log = logging.getLogger(__name__)
 
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
-_BATCH = 250
-_GIVE_BACK_BATCH = 500
+_BATCH = 500
 # While PostgreSQL works on the outcomes of one batch, the next ones are on their way.
 _WRITERS = 3
 _LOCK_TIMEOUT_MS = 250
@@ -47,7 +46,6 @@ class Landing:
         self._store = Store()
         # A lock that somebody holds must not keep outcomes from being written: without going on they take none.
         self._goings = [Store(lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
-        self._few_goings = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS, for_few_rows=True)
         self._going_count = 0
         self._none_going = asyncio.Event()
         self._none_going.set()
@@ -90,8 +88,7 @@ class Landing:
             if not (batch := self._take_batch()):
                 # Another writer was faster.
                 continue
-            chosen = self._few_goings if len(batch) <= FEW_ROWS else store
-            if not (going := self._going(batch)) or not await self._write_and_go_on(chosen, batch, going):
+            if not (going := self._going(batch)) or not await self._write_and_go_on(store, batch, going):
                 self._after(await self._write(batch))
 
     async def give_back_forever(self) -> None:
@@ -106,8 +103,8 @@ class Landing:
             self._is_giving_back = True
             while True:
                 try:
-                    for start in range(0, max(len(backs), len(jobs)), _GIVE_BACK_BATCH):
-                        part = slice(start, start + _GIVE_BACK_BATCH)
+                    for start in range(0, max(len(backs), len(jobs)), _BATCH):
+                        part = slice(start, start + _BATCH)
                         await self._queues.give_back(backs[part], jobs[part], self._mark)
                     await self._queues.signal(names)
                     backoff.reset()
@@ -121,6 +118,11 @@ class Landing:
             if names or any(back.delay_ms is not None for back in backs):
                 self.on_given_back()
 
+    async def open(self) -> None:
+        """Connect to PostgreSQL. Raises psycopg.Error."""
+        for store in self._goings:
+            await store.open()
+
     async def none_going(self) -> None:
         """Return when no fence of sessions that go on is under way: whatever was fenced is then known, or lost."""
         await self._none_going.wait()
@@ -128,15 +130,17 @@ class Landing:
     async def close(self) -> None:
         """Close the connections."""
         await self._store.close()
-        for store in (*self._goings, self._few_goings):
+        for store in self._goings:
             await store.close()
 
     def _take_batch(self) -> list[Settlement]:
         """Results of different sessions, at most a batch of them; the others stay for the next one."""
+        # A batch in the middle costs more per result than a small or a full one.
+        limit = _BATCH if len(self._results) >= _BATCH // 2 else FEW_ROWS
         batch: dict[int, Settlement] = {}
         rest: list[Settlement] = []
         for result in self._results:
-            if len(batch) < _BATCH and result.flight.session_id not in batch:
+            if len(batch) < limit and result.flight.session_id not in batch:
                 batch[result.flight.session_id] = result
             else:
                 rest.append(result)
@@ -164,7 +168,9 @@ class Landing:
         self._none_going.clear()
         try:
             room = self._onward.limits.room_after(settlement.flight for settlement in batch)
-            settled, fenced = await store.run(settle_and_fence, self._onward.worker, batch, list(going.values()), room)
+            settled, fenced = await store.run_for(
+                len(batch), settle_and_fence, self._onward.worker, batch, list(going.values()), room
+            )
         except (psycopg.errors.LockNotAvailable, psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError):
             # Rolled back: somebody has locked one of the sessions, or an outcome cannot be written as it is.
             return False
@@ -184,7 +190,7 @@ class Landing:
         """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing one by one."""
         while True:
             try:
-                settled = await self._store.run(settle, batch)
+                settled = await self._store.run_for(len(batch), settle, batch)
                 self._settling.reset()
                 return settled
             except (psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError) as error:

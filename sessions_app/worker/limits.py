@@ -35,8 +35,7 @@ class TransportLimits:
             return {}
         used, leaving = self._used(), Counter(flight.transport for flight in landing)
         return {
-            name: max(0, min(leaving[name], limit - used[name] + leaving[name]))
-            for name, limit in self._limits.items()
+            name: max(0, min(leaving[name], limit - used[name] + leaving[name])) for name, limit in self._limits.items()
         }
 
     def note(self, transport: str, send_ms: float) -> None:

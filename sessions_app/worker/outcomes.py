@@ -39,6 +39,7 @@ class Flight:
     # Seconds on `clock.now()`.
     fenced_at: float
     deadline: float
+    observed_state: str = ObservedState.WORKING
     claimed: ClaimedSession | None = None
     config: dict[str, object] = field(default_factory=dict)
     content: dict[str, object] = field(default_factory=dict)
@@ -70,7 +71,11 @@ def accepted(flight: Flight, provider_id: str) -> Settlement:
     """The engine took it and gave an id. An id is what makes it accepted: without one nobody can say."""
     if not provider_id:
         return refused(flight, OutcomeUnknown("the engine answered without an id"))
-    return Settlement(flight, Outcome.SENT, Status.SENT, EventKind.MESSAGE_SENT, provider_id=str(provider_id)[:200])
+    return Settlement(
+        flight, Outcome.SENT, Status.SENT, EventKind.MESSAGE_SENT, provider_id=str(provider_id)[:200],
+        # An engine that takes messages works, whatever it was said to do before.
+        observed="" if flight.observed_state == ObservedState.WORKING else ObservedState.WORKING,
+    )  # fmt: skip
 
 
 def returned(flight: Flight, why: str, *, wait_ms: int = 0) -> Settlement:

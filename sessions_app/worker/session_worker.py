@@ -164,6 +164,7 @@ class SessionWorker(Worker):  # type: ignore[misc]
         backoff = Backoff("registering", dispatcher.stopping)
         while not dispatcher.stopping.is_set():
             try:
+                await dispatcher.open()
                 return await upkeep.register()
             except psycopg.Error as error:
                 await backoff.wait(error)

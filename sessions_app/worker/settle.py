@@ -69,7 +69,8 @@ event AS (
 observed AS (
     UPDATE wa_session s
     SET observed_state = r.observed, observed_reason = left(r.error_detail, 500), updated_at = now()
-    FROM result r WHERE r.observed <> '' AND s.id = r.session_id
+    FROM result r
+    WHERE r.observed <> '' AND s.id = r.session_id AND (r.observed <> 'working' OR s.desired_state <> 'stopped')
     RETURNING s.id
 ),
 recipient AS (

@@ -7,13 +7,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 
-from sessions_app.database import connect
+from sessions_app.database import connect, plan
 
 # Statements of ours take milliseconds; what takes longer than this waits for a peer that is not there.
 _STATEMENT_SECONDS = 20
 _CONNECT_SECONDS = 10
 _CLOSE_SECONDS = 2
-# Up to so many rows a connection `for_few_rows` is the faster one.
+# Up to so many rows, plans that are kept are the faster ones.
 FEW_ROWS = 100
 
 P = ParamSpec("P")
@@ -23,11 +23,15 @@ T = TypeVar("T")
 class Store:
     """One connection for one purpose: what waits for a lock on it does not delay the others."""
 
-    def __init__(self, *, lock_timeout_ms: int = 0, for_few_rows: bool = False) -> None:
+    def __init__(self, *, lock_timeout_ms: int = 0) -> None:
         self._lock_timeout_ms = lock_timeout_ms
-        self._for_few_rows = for_few_rows
+        self._plans_once = False
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect now, so that the first batch need not wait for it. Raises psycopg.Error."""
+        await self.run(_nothing)
 
     async def run(
         self,
@@ -36,14 +40,26 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         """Call `act` with the connection. Raises psycopg.Error; the next call then opens a new one."""
+        return await self.run_for(0, act, *args, **kwargs)
+
+    async def run_for(
+        self,
+        rows: int,
+        act: Callable[Concatenate[psycopg.AsyncConnection[Any], P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `run`, with the plans that suit a batch of so many rows."""
         async with self._lock:
             if self._connection is None or self._connection.closed or self._connection.broken:
                 async with _limit(_CONNECT_SECONDS):
-                    self._connection = await connect(
-                        lock_timeout_ms=self._lock_timeout_ms, for_few_rows=self._for_few_rows
-                    )
+                    self._connection = await connect(lock_timeout_ms=self._lock_timeout_ms)
+                self._plans_once = False
             try:
                 async with _limit(_STATEMENT_SECONDS):
+                    if rows and (rows <= FEW_ROWS) != self._plans_once:
+                        await plan(self._connection, once=not self._plans_once)
+                        self._plans_once = not self._plans_once
                     return await act(self._connection, *args, **kwargs)
             except BaseException:
                 # Also when cancelled in the middle: what the connection still has to say belongs to nobody. And when
@@ -62,6 +78,10 @@ class Store:
             with contextlib.suppress(psycopg.Error):
                 async with _limit(_CLOSE_SECONDS):
                     await connection.close()
+
+
+async def _nothing(connection: psycopg.AsyncConnection[Any]) -> None:
+    pass
 
 
 @contextlib.asynccontextmanager

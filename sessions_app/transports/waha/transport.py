@@ -40,7 +40,7 @@ class WahaTransport(Transport):
     title: ClassVar[str] = _("WAHA (unofficial, over WhatsApp Web)")
     fields: ClassVar[tuple[ConfigField, ...]] = (
         ConfigField("base_url", _("the address of WAHA, like http://127.0.0.1:3000"), required=True),
-        ConfigField("api_key", _("WAHA's API key, if it asks for one"), secret=True),
+        ConfigField("api_key", _("WAHA's API key, if it asks for one"), secret=True, sent_to="base_url"),
         ConfigField("webhook_secret", _("the key with which WAHA signs its webhooks; not used yet"), secret=True),
         ConfigField("remote_name", _("the session's name in WAHA, if it is not its name here")),
     )
