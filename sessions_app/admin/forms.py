@@ -116,7 +116,8 @@ class SessionForm(forms.Form):
             name = _OWN_NAMES.get(named, named.removeprefix("pacing."))
             if named.startswith("config."):
                 name = _CONFIG + named.removeprefix("config.")
-            words = _OWN_WORDS.get(named, entry["message"])
+            # A transport marks what it says of its own settings for translation.
+            words = _OWN_WORDS.get(named) or gettext(entry["message"])
             if name in self.fields:
                 self.add_error(name, words)
             else:

@@ -17,10 +17,11 @@ ADMINISTRATOR = "Administrator"
 
 _VIEW = {
     "view_session", "view_message", "view_worker", "view_loopbackentry", "view_event", "view_orphan",
-    "view_reconciliation", "view_backgroundtask",
+    "view_reconciliation", "view_backgroundtask", "view_batch",
 }  # fmt: skip
 _OPERATE = {
-    "operate_session", "operate_message", "view_message_content", "restore_orphan", "run_reconciliation",
+    "operate_session", "operate_message", "operate_batch", "view_message_content", "restore_orphan",
+    "run_reconciliation",
 }  # fmt: skip
 _ADMINISTER = {
     "add_session", "change_session", "delete_session", "view_apikey", "manage_apikey", "view_auditentry",

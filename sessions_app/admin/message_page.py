@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from sessions_app.admin import words
-from sessions_app.admin.base import APP, VIEW_ORPHAN
+from sessions_app.admin.base import APP, VIEW_BATCH, VIEW_ORPHAN
 from sessions_app.admin.timeline import Entry, of_message
 from sessions_app.models import OPEN, Message, MessageType, Priority, Status
 from sessions_app.services import messages as service
@@ -24,6 +24,7 @@ class MessagePage:
         self.message = message
         self.may_read = words.may_read(request)
         self.may_see_orphans = request.user.has_perm(VIEW_ORPHAN)
+        self.may_see_batches = request.user.has_perm(VIEW_BATCH)
         self.badge = words.status_badge(message)
         self.recipient = words.phone(message.recipient, readable=self.may_read)
 
@@ -85,7 +86,10 @@ class MessagePage:
         if message.orphan_id and self.may_see_orphans:
             where = reverse(f"admin:{APP}_orphan_change", args=[message.orphan_id])
             yield _("Orphan"), format_html('<a href="{}">{}</a>', where, _("see the orphan"))
-        if message.batch_id:
+        if message.batch_id and self.may_see_batches:
+            where = reverse(f"admin:{APP}_batch_change", args=[message.batch_id])
+            yield _("Batch"), format_html('<a href="{}">{}</a>', where, message.batch_id)
+        elif message.batch_id:
             yield _("Batch"), message.batch_id
         yield _("Message id"), message.pk
 

@@ -46,13 +46,32 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(status=self.value()) if self.value() in Status.values else None
 
 
+class BatchFilter(admin.SimpleListFilter):
+    """By batch. Nobody types an id: the page of a batch leads here, and the filter shows only how to leave it."""
+
+    title = gettext_lazy("batch")
+    parameter_name = "batch"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """The batch that was asked for."""
+        asked = request.GET.get("batch", "")
+        return [(asked, f"…{asked[-8:]}")] if asked else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Messages of that batch; none of what is no batch at all."""
+        asked = self.value()
+        if asked is None:
+            return None
+        return queryset.filter(batch_id=uuid.UUID(asked)) if _UUID.fullmatch(asked) else queryset.none()
+
+
 @admin.register(Message)
 class MessageAdmin(ActsMixin, NewestFirstMixin):
     """Messages: millions of them, so nothing here counts them or looks inside them."""
 
     position = 20
     acts = message_acts.ACTS
-    list_filter = (StatusFilter, SessionNameFilter, SinceByKeyFilter)
+    list_filter = (StatusFilter, SessionNameFilter, SinceByKeyFilter, BatchFilter)
     list_select_related = ("session",)
     search_fields = ("id",)
     search_help_text = gettext_lazy(

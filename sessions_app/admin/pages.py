@@ -4,6 +4,7 @@ from sessions_app.admin import (  # noqa: F401
     accounts,
     api_keys,
     audit,
+    batches,
     events,
     loopback,
     messages,

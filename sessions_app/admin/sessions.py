@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminForm
@@ -242,7 +243,9 @@ class SessionAdmin(ActsMixin):
             raise PermissionDenied
         chosen = request.GET.get("transport", registry.names()[0] if len(registry.names()) == 1 else "")
         if chosen not in registry.names():
-            choices = [(name, _(title)) for name, title in registry.choices()]
+            # Whoever came with a name, from an orphan that bears it, keeps it.
+            given = {key: request.GET[key] for key in ("name", "orphan") if key in request.GET}
+            choices = [(urlencode({"transport": key} | given), _(title)) for key, title in registry.choices()]
             return self.render(request, "session/choose.html", {"title": _("Add a session"), "transports": choices})
         transport = registry.get(chosen)
         initial = SessionForm.initial_of(transport, None) | {"name": request.GET.get("name", "")}
@@ -250,10 +253,12 @@ class SessionAdmin(ActsMixin):
         if request.method == "POST" and form.is_valid():
             name = form.cleaned_data["name"]
             state = DesiredState.PAUSED if form.cleaned_data["start_paused"] else DesiredState.ACTIVE
+            left = session_orphans.left_to_choose(request, name)
             try:
                 session, adopted = service.create(
                     name=name, transport=chosen, config=form.config, pacing=form.pacing, desired_state=state,
                     on_uncertain=form.cleaned_data["on_uncertain"], actor=actor_of(request),
+                    leave=left.pk if left else None,
                 )  # fmt: skip
             except InvalidInput as error:
                 form.refuse(error)
@@ -265,6 +270,8 @@ class SessionAdmin(ActsMixin):
                     session_orphans.tell_adopted(request, adopted)
                 else:
                     self.message_user(request, _("The session %s was there already, just so.") % name, messages.INFO)
+                if left is not None:
+                    return HttpResponseRedirect(reverse(f"admin:{APP}_orphan_restore", args=[left.pk]))
                 return HttpResponseRedirect(self._url("change", session.pk))
         return self._form_page(request, form, title=_("Add a session"), submit=_("Add the session"))
 

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.fields import is_session_name
-from sessions_app.exceptions import MessageNotFound, SessionNotFound
-from sessions_app.models import ApiKey, Message, Scope, Session
+from sessions_app.exceptions import BatchNotFound, MessageNotFound, SessionNotFound
+from sessions_app.models import ApiKey, Batch, Message, Scope, Session
 from sessions_app.models.api_key import digest, looks_like_a_key
 from sessions_app.services.audit import Actor
 
@@ -65,6 +65,31 @@ class Caller:
         if not self.messages().filter(pk=wanted).exists():
             raise MessageNotFound(f"there is no message {wanted}")
         return wanted
+
+    def batches(self) -> QuerySet[Batch]:
+        """Return the batches of the sessions that the key sees, those of deleted ones among them."""
+        everyones = Batch.objects.all()
+        return everyones if self.session_ids is None else everyones.filter(session__in=self.session_ids)
+
+    def batch(self, batch_id: str) -> uuid.UUID:
+        """Return the id of a batch that the key sees. Raises BatchNotFound."""
+        try:
+            wanted = uuid.UUID(batch_id)
+        except ValueError:
+            raise BatchNotFound(f"there is no batch {batch_id!r}: an id is a UUID") from None
+        if not self.batches().filter(pk=wanted).exists():
+            raise BatchNotFound(f"there is no batch {wanted}")
+        return wanted
+
+    def rows_named(self, name: str) -> list[int]:
+        """Return the rows of the sessions that have or had this name. Raises SessionNotFound when there is none."""
+        named = Session.objects.filter(name=name)
+        if self.session_ids is not None:
+            named = named.filter(pk__in=self.session_ids)
+        found = list(named.values_list("pk", flat=True))
+        if not found:
+            raise SessionNotFound(f"there is no session named {name!r}")
+        return found
 
 
 class ApiRequest(HttpRequest):

@@ -6,7 +6,7 @@ still running is told by a lock of that transaction, which ends with it, whateve
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -37,15 +37,23 @@ Key = Annotated[
         "body within 24 hours, it makes nothing new and gets the first answer, with `Idempotency-Replayed: true`.",
     ),
 ]
+_LAID_OUT = json.JSONEncoder(sort_keys=True).encode
 # Each answer that is kept takes so many expired ones away: the table stays as small as a day is long.
 _PURGED_AT_ONCE = 5
 
 
-def once(request: ApiRequest, make: Callable[[], tuple[int, BaseModel]]) -> HttpResponse:
+def once(
+    request: ApiRequest,
+    make: Callable[[], tuple[int, BaseModel]],
+    *,
+    said: Sequence[Any] | None = None,
+    then: Callable[[], BaseModel | None] | None = None,
+) -> HttpResponse:
     """Answer with the status and body that `make` returns, or with those of the first request of the same key.
 
     `make` runs in a transaction, which a request without a key gets as well. Only what succeeds is kept: when `make`
-    raises, the key is free again.
+    raises, the key is free again. `said` is what the body says, in parts, where the view has read it by itself.
+    `then` does what must not hold that transaction up, once it is committed: the body that it returns is the answer.
 
     Raises InvalidInput for a key that is none, IdempotencyKeyReused when it came with another request, StillRunning.
     """
@@ -53,11 +61,17 @@ def once(request: ApiRequest, make: Callable[[], tuple[int, BaseModel]]) -> Http
     if key is None:
         with transaction.atomic():
             status, made = make()
+        made = (then() if then is not None else None) or made
         return _answer(status, made.model_dump(mode="json"))
     if not (1 <= len(key) <= _MAX_LENGTH and all(" " <= character <= "~" for character in key)):
         message = f"has to be 1 to {_MAX_LENGTH} printable ASCII characters, like a UUID"
         raise InvalidInput([{"field": HEADER, "message": message}])
-    return _once(request.auth.key, key, _fingerprint(request), make)
+    response = _once(request.auth.key, key, _fingerprint(request, said), make)
+    if then is not None and REPLAYED not in response and (finished := then()) is not None:
+        body = finished.model_dump(mode="json")
+        IdempotencyKey.objects.filter(api_key=request.auth.key, key=key).update(body=body)
+        return _answer(response.status_code, body)
+    return response
 
 
 def _once(api_key: ApiKey, key: str, fingerprint: str, make: Callable[[], tuple[int, BaseModel]]) -> HttpResponse:
@@ -98,7 +112,11 @@ def _purge() -> None:
     IdempotencyKey.objects.filter(pk__in=list(expired.values_list("pk", flat=True)[:_PURGED_AT_ONCE])).delete()
 
 
-def _fingerprint(request: ApiRequest) -> str:
+def _fingerprint(request: ApiRequest, said: Sequence[Any] | None) -> str:
     """Return what tells two requests apart: method, address, and what the body says, however it is laid out."""
-    body = json.dumps(loads(request.body), sort_keys=True) if request.body else ""
-    return hashlib.sha256(f"{request.method} {request.path}\n{body}".encode()).hexdigest()
+    found = hashlib.sha256(f"{request.method} {request.path}\n".encode())
+    if said is None:
+        said = [loads(request.body)] if request.body else []
+    for at, part in enumerate(said):
+        found.update(("," * (at > 0) + _LAID_OUT(part)).encode())
+    return found.hexdigest()

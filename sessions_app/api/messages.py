@@ -26,7 +26,6 @@ from sessions_app.api.schemas.messages import (
     Submitted,
 )
 from sessions_app.api.schemas.problems import ProblemOut
-from sessions_app.exceptions import SessionNotFound
 from sessions_app.models import DesiredState, Hold, Message, Scope, Session, Status
 from sessions_app.services import messages
 from sessions_app.services.messages import Draft
@@ -174,7 +173,7 @@ def _detail(message: Message) -> MessageDetail:
 def _filtered(caller: Caller, wanted: MessageParameters) -> QuerySet[Message]:
     rows = caller.messages()
     if wanted.session is not None:
-        rows = rows.filter(session__in=_rows_named(caller, wanted.session))
+        rows = rows.filter(session__in=caller.rows_named(wanted.session))
     for column, value in (
         ("status", wanted.status),
         ("recipient", wanted.to),
@@ -193,14 +192,3 @@ def _filtered(caller: Caller, wanted: MessageParameters) -> QuerySet[Message]:
         except ValueError:
             raise broken_cursor() from None
     return rows
-
-
-def _rows_named(caller: Caller, name: str) -> list[int]:
-    """Return the rows of the sessions that have or had this name. Raises SessionNotFound when there is none."""
-    named = Session.objects.filter(name=name)
-    if caller.session_ids is not None:
-        named = named.filter(pk__in=caller.session_ids)
-    found = list(named.values_list("pk", flat=True))
-    if not found:
-        raise SessionNotFound(f"there is no session named {name!r}")
-    return found

@@ -31,6 +31,7 @@ refused, so that a misspelt one is never ignored.
 TAGS = [
     {"name": "Sessions", "description": "The numbers through which messages go."},
     {"name": "Messages", "description": "What is sent, and what became of it."},
+    {"name": "Batches", "description": "Many messages at once."},
     {"name": "Queues", "description": "What waits."},
     {"name": "Orphans", "description": "Messages whose session is not there: kept, to be restored or purged."},
     {"name": "Reconciliation", "description": "Redis held against PostgreSQL, and put right."},
@@ -126,6 +127,6 @@ def _errors_of(operation: Operation) -> set[int]:
         statuses.add(404)
     if sources & {"query", "header", "body"}:
         statuses.add(422)
-    if "body" in sources:
+    if "body" in sources or "requestBody" in (operation.openapi_extra or {}):
         statuses |= {400, 411, 413, 415}
     return statuses

@@ -7,7 +7,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Swagger
 from ninja.errors import HttpError, ValidationError
 
-from sessions_app.api import health, messages, orphans, queues, reconciliations, sessions
+from sessions_app.api import batches, health, messages, orphans, queues, reconciliations, sessions
 from sessions_app.api.openapi import DESCRIPTION, TAGS, TITLE, Document
 from sessions_app.api.parser import JsonParser
 from sessions_app.api.problems import ApiError, Problem, from_exception
@@ -69,6 +69,7 @@ for _error in (Exception, HttpError, ValidationError, Http404):
     api.add_exception_handler(_error, _answer)
 api.add_router("/whatsapp/sessions", sessions.router)
 api.add_router("/whatsapp", messages.router)
+api.add_router("/whatsapp", batches.router)
 api.add_router("/whatsapp/queues", queues.router)
 api.add_router("/whatsapp/orphans", orphans.router)
 api.add_router("/whatsapp/tasks", orphans.task_router)

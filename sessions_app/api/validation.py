@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from sessions_app.exceptions import InvalidInput
 
 _MESSAGES = {
@@ -26,6 +28,14 @@ _MESSAGES = {
 def from_pydantic(errors: Iterable[Mapping[str, Any]]) -> InvalidInput:
     """Return what ninja says of a request as the error that names its fields."""
     return InvalidInput([{"field": _field(error["loc"]), "message": _message(error)} for error in errors])
+
+
+def named(error: ValidationError, whole: str) -> list[dict[str, str]]:
+    """Return what pydantic says of a value that we gave to it; `whole` is what the value itself is called."""
+    return [
+        {"field": ".".join(map(str, each["loc"])) or whole, "message": _message(each)}
+        for each in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def _field(place: tuple[str | int, ...]) -> str:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from sessions_app import crash_points
 from sessions_app.exceptions import MessageNotFound, QueueUnavailable, SessionNotFound, WrongState
 from sessions_app.models import (
     OPEN,
@@ -33,6 +34,9 @@ from sessions_app.services import audit
 from sessions_app.services.audit import Actor
 
 log = logging.getLogger(__name__)
+
+# To put so many takes no longer than to send one.
+_FEW = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +60,8 @@ class Draft:
 def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | None = None) -> list[Message]:
     """Keep `drafts` as messages of `session`, in this order, and put them into its queue once they are committed.
 
-    Raises SessionNotFound when the session is deleted. Redis plays no part in the promise: when it cannot be reached,
-    the rows wait for reconciliation.
+    However many they are, it takes the same number of statements. Raises SessionNotFound when the session is deleted.
+    Redis plays no part in the promise: when it cannot be reached, the rows wait for reconciliation.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -65,19 +69,19 @@ def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | N
         if first is None:
             raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
         messages = [_from_draft(session, draft, first + at, now, batch_id) for at, draft in enumerate(drafts)]
-        Message.objects.bulk_create(messages)
-        Event.objects.bulk_create(
-            Event(
-                kind=EventKind.MESSAGE_QUEUED if message.status == Status.QUEUED else EventKind.MESSAGE_SCHEDULED,
-                session_id=session.pk,
-                message_id=message.pk,
-            )
-            for message in messages
-        )
+        Message.objects.copy_in(messages)
         queued = [message for message in messages if message.status == Status.QUEUED]
+        scheduled = [message.pk for message in messages if message.status == Status.SCHEDULED]
+        Event.objects.tell(EventKind.MESSAGE_QUEUED, session.pk, [message.pk for message in queued])
+        Event.objects.tell(EventKind.MESSAGE_SCHEDULED, session.pk, scheduled)
         if queued:
-            transaction.on_commit(lambda: put(session.name, queued))
+            transaction.on_commit(lambda: _put_new(session.name, queued))
     return messages
+
+
+def _put_new(session_name: str, messages: Sequence[Message]) -> None:
+    crash_points.reach("submit: rows committed")
+    put(session_name, messages)
 
 
 def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_id: uuid.UUID | None) -> Message:
@@ -115,8 +119,24 @@ def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool
         # A message that may go before the one its session waits for has to be looked at now.
         urgent = any(entry.before or entry.message.priority == Priority.HIGH for entry in entries)
         mirror.put(session_name, entries, urgent=urgent, client=upkeep_client() if have_new_places else None)
+        if len(messages) > _FEW:
+            _take_out_settled(session_name, messages)
     except (QueueUnavailable, DatabaseError) as error:
         log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
+
+
+def _take_out_settled(session_name: str, messages: Sequence[Message]) -> None:
+    """Take out the jobs of messages that were settled before their jobs were put.
+
+    To put thousands takes a while, in which workers send the first. What is settled after this look is taken out by
+    the settle itself.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM wa_message WHERE id = ANY(%s) AND status <> ALL(%s) ORDER BY priority, seq",
+            [[message.pk for message in messages], list(OPEN)],
+        )
+        mirror.take_out(session_name, [row[0] for row in cursor.fetchall()])
 
 
 def entries_of(messages: Sequence[Message], *, have_new_places: bool = False) -> list[mirror.Entry]:
@@ -126,10 +146,12 @@ def entries_of(messages: Sequence[Message], *, have_new_places: bool = False) ->
     for message in messages:
         is_last = message.priority == Priority.NORMAL and have_new_places
         (at_the_end if is_last or _is_new(message) else within).append(message)
-    # From the back: whom a message stands before is there already when its own turn comes.
+    # From the back: whom a message stands before is there already when its own turn comes, or is one of those that
+    # follow at the end.
     within.sort(key=lambda message: (message.priority, message.seq), reverse=True)
-    return [mirror.Entry(message) for message in at_the_end] + [
-        mirror.Entry(message, _successor(message)) for message in within
+    behind = _successors(within)
+    return [mirror.Entry(message, behind[message.pk]) for message in within] + [
+        mirror.Entry(message) for message in at_the_end
     ]
 
 
@@ -138,17 +160,24 @@ def _is_new(message: Message) -> bool:
     return message.priority == Priority.NORMAL and message.queued_at == message.created_at and not message.attempts
 
 
-def _successor(message: Message) -> str:
-    """The id of the next message in the line, before which this one stands; empty at the end of the line."""
-    behind = (
-        Message.objects.open()
-        .filter(session_id=message.session_id)
-        .extra(where=["(priority, seq) > (%s, %s)"], params=[message.priority, message.seq])
-        .order_by("priority", "seq")
-        .values_list("pk", flat=True)
-        .first()
-    )
-    return str(behind) if behind else ""
+_SUCCESSORS = """
+SELECT w.id, s.id FROM unnest(%s::uuid[], %s::int[], %s::bigint[]) AS w(id, priority, seq)
+LEFT JOIN LATERAL (
+    SELECT m.id FROM wa_message m
+    WHERE m.session_id = %s AND m.status IN ('queued', 'sending') AND (m.priority, m.seq) > (w.priority, w.seq)
+    ORDER BY m.priority, m.seq LIMIT 1
+) s ON true
+"""
+
+
+def _successors(messages: Sequence[Message]) -> dict[uuid.UUID, str]:
+    """The id of the next message in the line for each of these; empty at the end of the line."""
+    if not messages:
+        return {}
+    ids, priorities, places = zip(*((each.pk, each.priority, each.seq) for each in messages), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_SUCCESSORS, [list(ids), list(priorities), list(places), messages[0].session_id])
+        return {pk: str(behind) if behind else "" for pk, behind in cursor.fetchall()}
 
 
 def position(message: Message) -> int:

@@ -38,7 +38,13 @@ def refuse(message: str) -> NoReturn:
 
 def is_storable(text: str) -> bool:
     """Say whether PostgreSQL can keep `text`: it refuses NUL bytes and lone surrogates."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_session_name(text: str) -> bool:

@@ -95,7 +95,10 @@ class Only(RequestBody):
 
     newer_than: Instant | None = Field(None, description="Only messages that were handed in after this time.")
     ids: list[WholeNumber] | None = Field(
-        None, max_length=_MAX_CHOSEN, description="Only the messages at these places: their `index`."
+        None,
+        max_length=_MAX_CHOSEN,
+        description="Only the messages at these places: their `index`. The places of a "
+        "`detected` orphan shift: archive it first.",
     )
 
     def selection(self) -> Selection:
@@ -109,6 +112,10 @@ class RestoreIn(RequestBody):
 
     session: Text | None = Field(None, description="The session; without it the one of the orphan's own name.")
     create: bool = Field(False, description="Make that session if there is none.")
+    transport: Text | None = Field(
+        None, description="On which transport it is made: to be named where there are several. One that needs settings "
+        "is made first, by itself."
+    )  # fmt: skip
     only: Only | None = None
     with_duplicates: bool = Field(False, description="Also what was sent already.")
 

@@ -205,6 +205,13 @@ class RestoredOut(BaseModel):
     messages: int = Field(examples=[9])
 
 
+class RestoringOut(BaseModel):
+    """More messages than an answer waits for: a worker puts those that are young enough into the queue, in order."""
+
+    messages: int = Field(description="At most so many.", examples=[20000])
+    task: uuid.UUID = Field(description="How far it is: `GET /whatsapp/tasks/{task}`.")
+
+
 class WaitingOrphanOut(BaseModel):
     """Messages that wait under the name of a new session until a person decides."""
 
@@ -221,6 +228,7 @@ class SessionCreated(SessionOut):
     """A session, with what was found under its name when it was made."""
 
     restored: RestoredOut | None = Field(None, exclude_if=_is_none, description="Left out for none.")
+    restoring: list[RestoringOut] | None = Field(None, exclude_if=_is_none, description="Left out for none.")
     orphan: WaitingOrphanOut | None = Field(
         None, exclude_if=_is_none, description="The newest that waits for a person; left out for none."
     )
@@ -233,6 +241,7 @@ class SessionCreated(SessionOut):
         return cls(
             **session.model_dump(),
             restored=RestoredOut(messages=found.restored) if found.restored else None,
+            restoring=[RestoringOut(messages=task.total, task=task.pk) for task in found.tasks] or None,
             orphan=WaitingOrphanOut(id=newest.pk, messages=newest.messages, reason=newest.reason) if newest else None,
         )
 
