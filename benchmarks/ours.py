@@ -1,8 +1,10 @@
 """Our side: one worker process, from the signal to the commit of the last outcome."""
 
+import random
 import sys
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from benchmarks.processes import Process
 from benchmarks.report import BenchmarkError, Run
@@ -14,7 +16,7 @@ from sessions_app.queues import keys, mirror
 CONCURRENCY = 1000
 # One event is written for every outcome: their sequence tells how far a worker is without reading any table.
 EVENTS = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('wa_event', 'id')), 0)"
-_SENT = "SELECT count(*) FROM wa_message WHERE status = 'sent'"
+SENT = "SELECT count(*) FROM wa_message WHERE status = 'sent'"
 
 
 def start_worker(stores: Stores, concurrency: int = CONCURRENCY) -> Process:
@@ -31,11 +33,17 @@ def start_worker(stores: Stores, concurrency: int = CONCURRENCY) -> Process:
     return worker
 
 
-def release(stores: Stores) -> float:
-    """Resume all sessions and signal them; return the moment of the signal."""
+def release(stores: Stores, *, spread_s: float = 0) -> float:
+    """Resume all sessions and signal them, at once or one by one at random moments; return the moment of the first."""
     rows = stores.database.execute("UPDATE wa_session SET desired_state = 'active' RETURNING name").fetchall()
+    names = [row[0] for row in rows]
     at = time.monotonic()
-    mirror.signal(row[0] for row in rows)
+    if not spread_s:
+        mirror.signal(names)
+        return at
+    for name in random.sample(names, len(names)):
+        mirror.signal([name])
+        time.sleep(random.uniform(0, 2 * spread_s / len(names)))
     return at
 
 
@@ -52,11 +60,12 @@ def watch(stores: Stores, worker: Process, count: int, since: int, *, stall_s: f
 
 
 def measure(
-    stores: Stores, sessions: int, each: int, *, only: int | None = None, transport: str = "noop", delay_ms: int = 0
-) -> Run:
+    stores: Stores, sessions: int, each: int, *, only: int | None = None, transport: str = "noop",
+    config: dict[str, Any] | None = None,
+) -> Run:  # fmt: skip
     """Send `sessions` x `each` messages, or the first `only` of them, with one worker."""
     worker = start_worker(stores)
-    seed(stores, sessions, each, transport, {"delay_ms": delay_ms} if delay_ms else None)
+    seed(stores, sessions, each, transport, config)
     count = only or sessions * each
     before, since, cpu = worker.memory_mb(), stores.value(EVENTS), worker.cpu_seconds()
     begin = release(stores)
@@ -64,9 +73,9 @@ def measure(
     for done in watch(stores, worker, count, since):
         if not middle and done >= count / 2:
             middle = worker.memory_mb()
-    # The sequence is a commit ahead of the rows.
-    while only is None and stores.value(_SENT) < count:
-        time.sleep(0.002)
+    if only is None:
+        # The sequence is a commit ahead of the rows.
+        worker.wait_until(lambda: stores.value(SENT) >= count, 60, f"all {count} messages are sent", pause_s=0.002)
     seconds = time.monotonic() - begin
     extra = {
         "cpu_us": 1e6 * (worker.cpu_seconds() - cpu) / count,

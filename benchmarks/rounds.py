@@ -22,8 +22,8 @@ def alternate(sides: Mapping[str, Measure], rounds: int) -> dict[str, list[Run]]
     return found
 
 
-def compared(found: Mapping[str, list[Run]], ours: str, at_least: Mapping[str, float]) -> list[Line]:
-    """The rates of all sides, and by how much ours is faster than each one of `at_least`."""
+def compared(found: Mapping[str, list[Run]], ours: str, at_least: Mapping[str, float | None]) -> list[Line]:
+    """The rates of all sides, and by how much ours is faster than each one of `at_least` (None: no target)."""
     rates = [Line(name, [run.rate for run in runs]) for name, runs in found.items()]
     ratios = [
         Line(

@@ -10,20 +10,25 @@ from benchmarks.stores import Stores
 from sessions_app.models import DesiredState, Message, ObservedState, Session, SessionCounter, SessionDispatch
 from sessions_app.queues import keys
 from sessions_app.queues.jobs import job_fields
+from sessions_app.transports import registry
 
+TEXT = "Dear parents, tomorrow school begins at eight. Please bring the signed form."
 _CHUNK = 2000
 
 
 def seed(
-    stores: Stores, sessions: int, each: int, transport: str = "noop", config: dict[str, Any] | None = None
-) -> None:
-    """Make paused sessions s0, s1, ... with `each` queued messages. Nobody is signalled."""
+    stores: Stores, sessions: int, each: int, transport: str = "noop", config: dict[str, Any] | None = None,
+    pace_ms: int = 0,
+) -> None:  # fmt: skip
+    """Make paused sessions s0, s1, ... with `each` queued messages, `pace_ms` apart. Nobody is signalled."""
     transports.register()
+    kind = registry.get(transport)
     made = Session.objects.bulk_create(
         [
             Session(
-                name=f"s{number}", transport=transport, config=config or {}, desired_state=DesiredState.PAUSED,
-                observed_state=ObservedState.WORKING,
+                name=f"s{number}", transport=transport, config=kind.stored_config(config or {}),
+                desired_state=DesiredState.PAUSED, observed_state=ObservedState.WORKING,
+                min_interval_ms=pace_ms, max_interval_ms=pace_ms,
             )
             for number in range(sessions)
         ],
@@ -42,7 +47,7 @@ def _messages(stores: Stores, each: int) -> None:
     now = timezone.now()
     model = Message.objects.create(
         session=Session.objects.earliest("id"), recipient="+51930246633", seq=0, created_at=now, queued_at=now,
-        text="Dear parents, tomorrow school begins at eight. Please bring the signed form.",
+        text=TEXT,
     )  # fmt: skip
     columns = [field.column for field in Message._meta.concrete_fields]
     own = {

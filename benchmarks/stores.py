@@ -69,7 +69,7 @@ class Stores:
         """Empty both stores, so that no round pays for the ones before it."""
         tables = [row[0] for row in self.database.execute(_OURS).fetchall()]
         self.database.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
-        self.database.execute("DROP TABLE IF EXISTS benchmark_row")
+        self.database.execute("DROP SCHEMA IF EXISTS peer CASCADE")
         self.redis.flushall()
 
     def _setup_django(self) -> None:

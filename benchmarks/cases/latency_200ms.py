@@ -11,7 +11,8 @@ _SESSIONS, _DELAY_MS = 1000, 200
 def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
     """The ideal is that every session always has a message with the engine: sessions / latency."""
     each = 3 if quick else 10
-    sides = {"waqueue": lambda: ours.measure(stores, _SESSIONS, each, transport="sleeping", delay_ms=_DELAY_MS)}
+    config = {"delay_ms": _DELAY_MS}
+    sides = {"waqueue": lambda: ours.measure(stores, _SESSIONS, each, transport="sleeping", config=config)}
     runs = alternate(sides, rounds)["waqueue"]
     ideal = _SESSIONS / (_DELAY_MS / 1000)
     return Result(

@@ -24,8 +24,8 @@ def _connection() -> "psycopg.Connection[Any]":
 def job(row: int) -> None:
     """One message: the same two updates as in `rows`."""
     connection = _connection()
-    connection.execute("UPDATE benchmark_row SET started_at = clock_timestamp() WHERE id = %s", [row])
-    connection.execute("UPDATE benchmark_row SET done_at = clock_timestamp() WHERE id = %s", [row])
+    connection.execute("UPDATE peer.row SET started_at = clock_timestamp() WHERE id = %s", [row])
+    connection.execute("UPDATE peer.row SET done_at = clock_timestamp() WHERE id = %s", [row])
 
 
 if __name__ == "__main__":

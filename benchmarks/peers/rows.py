@@ -7,19 +7,20 @@ from benchmarks.report import Run
 from benchmarks.stores import Stores
 
 _MADE = """
-CREATE TABLE benchmark_row (id integer PRIMARY KEY, started_at timestamptz, done_at timestamptz);
+CREATE SCHEMA peer;
+CREATE TABLE peer.row (id integer PRIMARY KEY, started_at timestamptz, done_at timestamptz);
 """
-_DONE = "SELECT count(done_at) FROM benchmark_row"
-_SECONDS = "SELECT extract(epoch FROM max(done_at) - min(started_at)) FROM benchmark_row"
-BEGIN = "UPDATE benchmark_row SET started_at = clock_timestamp() WHERE id = %s"
-END = "UPDATE benchmark_row SET done_at = clock_timestamp() WHERE id = %s"
+_DONE = "SELECT count(done_at) FROM peer.row"
+_SECONDS = "SELECT extract(epoch FROM max(done_at) - min(started_at)) FROM peer.row"
+BEGIN = "UPDATE peer.row SET started_at = clock_timestamp() WHERE id = %s"
+END = "UPDATE peer.row SET done_at = clock_timestamp() WHERE id = %s"
 
 
 def make(stores: Stores, count: int) -> None:
     """Make the table with rows 0 to `count` - 1, none of them begun."""
     stores.database.execute(_MADE)
-    stores.database.execute("INSERT INTO benchmark_row SELECT generate_series(0, %s - 1)", [count])
-    stores.database.execute("VACUUM (ANALYZE) benchmark_row")
+    stores.database.execute("INSERT INTO peer.row SELECT generate_series(0, %s - 1)", [count])
+    stores.database.execute("VACUUM (ANALYZE) peer.row")
 
 
 def wait(stores: Stores, worker: Process, count: int, deadline_s: float) -> Run:
