@@ -14,20 +14,18 @@ _KEEPALIVE = {
 # No transaction of ours takes longer; one that does belongs to a process that was stopped in the middle of it.
 _LONGEST_SECONDS = 15
 _TRANSACTION_TIMEOUT_SINCE = 170_000
-
-
 # A statement is planned for the rows that it is given: a plan that was kept since the tables were small would read all
 # of a million rows.
-_PLANNED_EACH_TIME = {"plan_cache_mode": "force_custom_plan"}
-# For a few rows, planning costs more than all else. A plan that is kept goes by index alone, at any size of the tables.
+_PLANNED_EACH_TIME = {"plan_cache_mode": "force_custom_plan", "enable_hashjoin": "on", "enable_mergejoin": "on"}
+# For a few rows, planning costs more than all else. A plan that is kept goes by index alone, at any size of the tables;
+# for hundreds of rows it would be the slower one.
 _PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 
-async def connect(*, lock_timeout_ms: int = 0, for_few_rows: bool = False) -> psycopg.AsyncConnection[Any]:
+async def connect(*, lock_timeout_ms: int = 0) -> psycopg.AsyncConnection[Any]:
     """Open one autocommit connection with the parameters of Django's default database. Raises psycopg.Error.
 
-    With `lock_timeout_ms`, a statement that waits longer for a lock raises LockNotAvailable. One `for_few_rows` is
-    twice as fast for a handful, and slow for hundreds.
+    With `lock_timeout_ms`, a statement that waits longer for a lock raises LockNotAvailable.
     """
     parameters = connections["default"].get_connection_params()
     for name in _DJANGO_ONLY:
@@ -37,7 +35,7 @@ async def connect(*, lock_timeout_ms: int = 0, for_few_rows: bool = False) -> ps
         **(_KEEPALIVE | parameters), autocommit=True, prepare_threshold=1
     )
     settings = {
-        **(_PLANNED_ONCE if for_few_rows else _PLANNED_EACH_TIME),
+        **_PLANNED_EACH_TIME,
         # Rows are found by key, and those in use are in memory: reading a whole table for a batch never pays.
         "enable_seqscan": "off",
         "random_page_cost": "1.1",
@@ -46,6 +44,23 @@ async def connect(*, lock_timeout_ms: int = 0, for_few_rows: bool = False) -> ps
     }
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         settings["transaction_timeout"] = f"{_LONGEST_SECONDS}s"
+    await _set(connection, settings)
+    return connection
+
+
+async def plan(connection: psycopg.AsyncConnection[Any], *, once: bool) -> None:
+    """Have statements planned once, which is best for a few rows, or each time. Raises psycopg.Error."""
+    await _set(connection, _PLANNED_ONCE if once else _PLANNED_EACH_TIME)
+
+
+async def _set(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> None:
     chosen = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     await connection.execute(f"SELECT {chosen}")
-    return connection
+
+
+def primary_message(error: BaseException) -> str:
+    """What an error says without its details: those of PostgreSQL quote the values, phones and texts among them."""
+    cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+    if isinstance(cause, psycopg.Error) and cause.diag.message_primary:
+        return f"{type(error).__name__}: {cause.diag.message_primary}"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

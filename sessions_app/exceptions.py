@@ -3,7 +3,8 @@
 WaqueueError                      has a stable `code`
 ├── NotFound                      the caller may not see it, or it is not there
 │   ├── SessionNotFound
-│   └── MessageNotFound
+│   ├── MessageNotFound
+│   └── BatchNotFound
 ├── Conflict                      it is there, but not in a state for this
 │   ├── SessionExists
 │   ├── SessionHasUnsentMessages
@@ -18,6 +19,7 @@ WaqueueError                      has a stable `code`
     ├── NotConnected              not accepted, the link is down: the queue holds, no attempt is spent
     ├── PermanentError            not accepted, never will be: this message fails, the next one goes
     ├── SessionRefused            not accepted, and none will be until a person acts: the session holds
+    │   └── SecretUnreadable      a secret of the session was encrypted with a key that is not set
     └── OutcomeUnknown            nobody can say whether it was accepted: the message becomes uncertain
 """
 
@@ -51,6 +53,12 @@ class MessageNotFound(NotFound):
     """There is no such message."""
 
     code = "message_not_found"
+
+
+class BatchNotFound(NotFound):
+    """There is no such batch."""
+
+    code = "batch_not_found"
 
 
 class Conflict(WaqueueError):
@@ -154,7 +162,20 @@ class SessionRefused(SendError):
     code = "refused"
 
 
+class SecretUnreadable(SessionRefused):
+    """A secret of this session cannot be read with the keys that are set."""
+
+
 class OutcomeUnknown(SendError):
     """Nobody can say whether the engine accepted the message."""
 
     code = "uncertain"
+
+
+def primary_message(error: BaseException) -> str:
+    """An error in one line, for logs and reports: what PostgreSQL adds to it quotes rows, so phones and contents."""
+    if isinstance(error, WaqueueError):
+        return error.detail
+    diagnosis = getattr(error, "diag", None) or getattr(error.__cause__, "diag", None)
+    said = getattr(diagnosis, "message_primary", None) or str(error).strip()
+    return ": ".join([type(error).__name__, *said.splitlines()[:1]])[:300]

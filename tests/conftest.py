@@ -9,7 +9,12 @@ import redis
 from django.conf import settings
 
 from sessions_app.queues.connection import deployment_id
+from sessions_app.transports import registry
+from sessions_app.transports.loopback import LoopbackTransport
+from tests.emptying import empty_quickly  # noqa: F401 (a fixture for all tests)
 from tests.processes import Process
+from tests.waha_lab import KEY
+from tests.waha_stub import WORKING, WahaStub
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +29,19 @@ def clean_redis(redis_client: redis.Redis) -> None:
     """Begin each test with an empty Redis, and not knowing whose it is: the database is another each time."""
     redis_client.flushdb()
     deployment_id.cache_clear()
+
+
+@pytest.fixture
+def stub() -> Iterator[WahaStub]:
+    """Have a WAHA that asks for a key and has a session `school`."""
+    with WahaStub(api_key=KEY, sessions={"school": WORKING}) as started:
+        yield started
+
+
+@pytest.fixture
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no choice of transports, so that a session can be made on the spot."""
+    monkeypatch.setattr(registry, "_TRANSPORTS", {LoopbackTransport.name: LoopbackTransport})
 
 
 @pytest.fixture

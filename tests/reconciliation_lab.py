@@ -11,6 +11,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from sessions_app.models import (
+    NEWEST_TOKEN,
     Attempt,
     Deployment,
     InFlight,
@@ -84,9 +85,9 @@ def picture_of_postgres() -> dict[str, Any]:
 
 
 def newest_token() -> int:
-    """Where the sequence of attempts stands."""
+    """The highest attempt token that the database knows of."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT last_value FROM wa_attempt_token")
+        cursor.execute(NEWEST_TOKEN)
         return int(cursor.fetchone()[0])
 
 

@@ -168,6 +168,6 @@ def test_the_admin_knows_every_one_of_its_pages() -> None:
     registered = {model._meta.model_name for model in admin.site._registry if model._meta.app_label == "sessions_app"}
     assert registered == {
         "session", "message", "worker", "loopbackentry", "event", "apikey", "auditentry", "orphan", "reconciliation",
-        "backgroundtask",
+        "backgroundtask", "batch",
     }  # fmt: skip
     assert apps.get_app_config("sessions_app")

@@ -13,6 +13,7 @@ from django.utils import timezone
 from sessions_app.admin.lists import first_key_of
 from sessions_app.models import ApiKey, AuditEntry, Event, LoopbackEntry, Message, Session, Status, Worker, new_id
 from tests.admin_lab import boss, list_url, person, text_of
+from tests.batch_lab import hand_in
 from tests.factories import ACTOR, PHONE, become, hold, make_session, submit
 
 pytestmark = pytest.mark.django_db
@@ -24,6 +25,10 @@ def _session(at: int) -> None:
 
 def _message(at: int) -> None:
     submit(Session.objects.first() or make_session(), f"message {at}", to=f"+5193024{at:04}")
+
+
+def _batch(at: int) -> None:
+    hand_in(Session.objects.first() or make_session(), f"message {at}", "another")
 
 
 def _worker(at: int) -> None:
@@ -60,6 +65,7 @@ def _audit(at: int) -> None:
 LISTS: list[tuple[str, Callable[[int], None]]] = [
     ("session", _session),
     ("message", _message),
+    ("batch", _batch),
     ("worker", _worker),
     ("loopbackentry", _loopback),
     ("event", _event),

@@ -1,5 +1,8 @@
 """Orphans restored and purged in the admin: seen first, counted again when it happens, or left alone and said."""
 
+import html
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,18 +11,65 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 
 from sessions_app.models import AuditEntry, BackgroundTask, Message, Orphan, OrphanState, Session
 from sessions_app.services import orphans, sessions, tasks
+from sessions_app.transports import registry
+from sessions_app.transports.waha import WahaTransport
 from tests.admin_lab import audited, confirm, list_url, page_url, person, text_of
-from tests.factories import ACTOR, make_session, submit
+from tests.factories import ACTOR, in_an_hour, make_session, submit
 from tests.orphan_lab import answer, archived, live, orphan_url, preview
 from tests.reconciliation_lab import in_order, legacy_list, run, stock_queue, texts_in_line
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("only_loopback")]
 
 SEE = ("view_orphan", "view_message_content", "view_backgroundtask")
 OPERATOR = (*SEE, "restore_orphan", "add_session")
+# What the form of a new session wants besides its name.
+ADD = {
+    "min_interval_ms": "0", "max_interval_ms": "0", "per_recipient_ms": "0", "hourly_cap": "0", "daily_cap": "0",
+    "quiet_start": "", "quiet_end": "", "quiet_tz": "", "on_uncertain": "hold", "config_delay_ms": "0",
+    "config_fail_rate": "0", "config_fail_as": "rejected", "start_paused": "on",
+}  # fmt: skip
 
 
 # Restore
+
+
+@pytest.fixture
+def choice(only_loopback: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two transports, of which one needs settings."""
+    monkeypatch.setitem(registry._TRANSPORTS, WahaTransport.name, WahaTransport)
+
+
+@pytest.mark.usefixtures("choice")
+def test_where_there_is_a_choice_of_transports_it_is_a_persons(redis_client: redis.Redis) -> None:
+    orphan = archived(redis_client)
+    client = person(*OPERATOR)
+    shown = preview(client, orphan)
+    # One that needs settings is added first.
+    assert [name for name, _ in shown.context["transports"]] == ["loopback"]
+    assert "Say on which transport the session is made." in text_of(shown)
+    assert "foresight" not in shown.context
+    data = {"to": "own", "which": "all", "expected": "9"}
+    refused = client.post(orphan_url("restore", orphan), data)
+    assert "The session gone cannot be made so" in text_of(refused)
+    assert not Session.objects.exists() and not Message.objects.exists()
+    client.post(orphan_url("restore", orphan), answer(preview(client, orphan, index="3", transport="loopback")))
+    assert texts_in_line(sessions.get("gone")) == ["text 3"]
+    assert sessions.get("gone").transport == "loopback"
+
+
+@pytest.mark.usefixtures("choice")
+def test_a_session_is_added_on_the_way_and_leaves_the_orphan_to_be_chosen_from(redis_client: redis.Redis) -> None:
+    orphan = archived(redis_client)
+    client = person(*OPERATOR, "view_session")
+    add = client.get(orphan_url("restore", orphan)).context["add_url"]
+    choosing = client.get(add).content.decode()
+    way = next(query for query in re.findall(r'href="(\?[^"]+)"', choosing) if "transport=loopback" in query)
+    address = add.partition("?")[0] + html.unescape(way)
+    done = client.post(address, {"name": "gone", **ADD}, follow=True)
+    assert done.redirect_chain[-1][0] == orphan_url("restore", orphan)
+    assert not Message.objects.exists()
+    client.post(orphan_url("restore", orphan), answer(preview(client, orphan, index="3")))
+    assert texts_in_line(sessions.get("gone")) == ["text 3"]
 
 
 def test_a_restore_shows_what_will_happen_then_does_just_that(redis_client: redis.Redis) -> None:
@@ -70,7 +120,7 @@ def test_only_young_ones_are_restored_and_young_means_when_it_was_asked(redis_cl
 
 
 def test_chosen_ones_are_restored_even_where_their_session_is_made_for_them(redis_client: redis.Redis) -> None:
-    orphan = live(redis_client, count=5)
+    orphan = archived(redis_client, count=5)
     client = person(*OPERATOR)
     shown = preview(client, orphan, index=["1", "3", "99"])
     assert shown.context["wish"].which == "chosen"
@@ -81,12 +131,42 @@ def test_chosen_ones_are_restored_even_where_their_session_is_made_for_them(redi
     assert (orphan.state, orphan.messages) == ("archived", 3)
 
 
+def test_nothing_is_chosen_from_a_list_whose_places_shift(redis_client: redis.Redis) -> None:
+    orphan = live(redis_client, count=3)
+    client = person(*OPERATOR, "purge_orphan")
+    page = client.get(page_url("orphan", orphan.pk))
+    assert 'name="index"' not in page.content.decode()
+    assert "To choose among them, archive them first." in text_of(page)
+    shown = preview(client, orphan, index="1")
+    assert "the places of its messages shift. Archive it first" in text_of(shown)
+    assert "foresight" not in shown.context
+    data = {"to": "own", "which": "chosen", "index": "1", "expected": "3"}
+    assert "Nothing was restored." in text_of(client.post(orphan_url("restore", orphan), data))
+    assert redis_client.llen("queue:gone") == 3 and not Message.objects.exists()
+    confirm(client, "orphan", "archive", orphan.pk)
+    chosen = client.get(page_url("orphan", orphan.pk)).content.decode()
+    # The number that is read is the one that is chosen, and that the API and the command take.
+    assert re.findall(r'name="index" value="(\d+)" aria-label="Message (\d+)"', chosen) == [
+        (str(at), str(at)) for at in range(3)
+    ]
+
+
+def test_it_is_said_what_waits_for_its_time_and_what_has_expired() -> None:
+    alpha = make_session("alpha", desired_state="paused")
+    submit(alpha, "a")
+    submit(alpha, "later", scheduled_at=in_an_hour())
+    submit(alpha, "short", expires_at=in_an_hour() - timedelta(hours=2))
+    sessions.delete(alpha, actor=ACTOR, unsent="orphan")
+    sentences = preview(person(*OPERATOR), Orphan.objects.get()).context["foresight"].sentences
+    assert "1 of them is scheduled for a time that lies ahead, and is sent then." in sentences
+    assert "1 of them has expired: it is not sent, and is shown as expired." in sentences
+
+
 def test_other_orphans_of_the_name_are_taken_by_the_session_that_is_made_and_it_is_said(
     redis_client: redis.Redis,
 ) -> None:
     orphan = live(redis_client, count=2)
     stock_queue(redis_client, "gone", ["from rq"])
-    run(policy="archive", session_name="nothing")
     client = person(*OPERATOR)
     done = client.post(orphan_url("restore", orphan), answer(preview(client, orphan)), follow=True)
     assert "1 message that waited under its name was put into its line" in text_of(done)
@@ -228,15 +308,19 @@ def say_yes(client: Any, question: Any, **more: str) -> Any:
 
 
 def test_several_are_restored_to_the_sessions_of_their_names(redis_client: redis.Redis) -> None:
-    made, there, odd = (archived(redis_client, name, 2, hours_ago=50) for name in ("made", "there", "no name"))
+    names = ("this", "there", "no name", "nobody")
+    this, there, odd, nobody = (archived(redis_client, name, 2, hours_ago=50) for name in names)
+    make_session("this", desired_state="paused")
     make_session("there", desired_state="paused")
     client = person(*OPERATOR)
-    question = ask_about(client, "restore", made, there, odd)
-    assert "Restore 2 orphans into the sessions of their names?" in text_of(question)
+    question = ask_about(client, "restore", this, there, odd, nobody)
+    assert "Restore 3 orphans into the sessions of their names?" in text_of(question)
     assert "1 of those chosen is not in a state for this" in text_of(question)
-    assert "made (does not exist)" in text_of(question)
-    assert "4 messages were restored." in text_of(say_yes(client, question))
-    for name in ("made", "there"):
+    assert "nobody (does not exist)" in text_of(question)
+    report = text_of(say_yes(client, question))
+    assert "4 messages were restored." in report and "1 was left alone" in report
+    assert not Session.objects.filter(name="nobody").exists()
+    for name in ("this", "there"):
         assert texts_in_line(sessions.get(name)) == ["text 0", "text 1"]
 
 
@@ -260,7 +344,8 @@ def test_several_are_purged_with_their_number_typed_but_those_that_changed(redis
 def test_large_ones_among_several_go_into_the_background(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small, large = archived(redis_client, "small", 2), archived(redis_client, "large", 30)
+    small, large = (archived(redis_client, name, n, hours_ago=50) for name, n in (("small", 2), ("large", 30)))
+    make_session("small"), make_session("large")
     monkeypatch.setattr(tasks, "LARGE", 20)
     client = person(*OPERATOR)
     report = say_yes(client, ask_about(client, "restore", small, large))

@@ -161,6 +161,7 @@ def test_a_place_that_is_none_breaks_nothing(start: str, redis_client: redis.Red
         assert boss().get(page_url("orphan", orphan.pk), {"from": start}).status_code == 200
 
 
+@pytest.mark.usefixtures("only_loopback")
 def test_broken_entries_are_shown_escaped_with_the_reason(redis_client: redis.Redis) -> None:
     in_order()
     redis_client.rpush("queue:roto", '{"phone":"519', b"\x80\x04", "", "<script>alert(1)</script>", '{"message":"x"}')
@@ -177,6 +178,7 @@ def test_broken_entries_are_shown_escaped_with_the_reason(redis_client: redis.Re
     assert "nothing is restored" in text_of(preview(boss(), orphan)).lower()
 
 
+@pytest.mark.usefixtures("only_loopback")
 def test_what_was_sent_already_is_marked(redis_client: redis.Redis) -> None:
     sent = become(submit(make_session("other"), "text 0", client_ref="m1")[0], Status.SENT)
     in_order()
@@ -339,7 +341,8 @@ def test_a_new_session_says_what_it_got_back_and_what_waits(redis_client: redis.
     legacy_list(redis_client, "gone", ["old", "older"], hours_ago=50)
     legacy_list(redis_client, "gone", ["young"])
     client = boss()
-    response = client.post("/admin/sessions_app/session/add/", {"name": "gone", **ADD}, follow=True)
+    address = "/admin/sessions_app/session/add/?transport=loopback"
+    response = client.post(address, {"name": "gone", **ADD}, follow=True)
     seen = text_of(response)
     assert "1 message that waited under its name was put into its line" in seen
     assert "2 older messages under its name wait for you to decide" in seen

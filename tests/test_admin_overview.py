@@ -98,6 +98,6 @@ def test_our_pages_come_first_in_the_order_of_their_use() -> None:
     apps = boss().get("/admin/").context["app_list"]
     assert apps[0]["app_label"] == "sessions_app"
     assert [entry["object_name"] for entry in apps[0]["models"]] == [
-        "Session", "Queue", "Orphan", "Message", "Reconciliation", "BackgroundTask", "Worker", "LoopbackEntry", "Event",
-        "ApiKey", "AuditEntry",
+        "Session", "Queue", "Orphan", "Message", "Batch", "Reconciliation", "BackgroundTask", "Worker", "LoopbackEntry",
+        "Event", "ApiKey", "AuditEntry",
     ]  # fmt: skip

@@ -141,14 +141,16 @@ def _evil_rows() -> tuple[Session, Message]:
 
 def _addresses(session: Session, message: Message) -> list[str]:
     models = (
-        "session", "queue", "orphan", "message", "reconciliation", "backgroundtask", "worker", "loopbackentry", "event",
-        "apikey", "auditentry",
+        "session", "queue", "orphan", "message", "batch", "reconciliation", "backgroundtask", "worker",
+        "loopbackentry", "event", "apikey", "auditentry",
     )  # fmt: skip
     return [
         "/admin/",
         *(list_url(model) for model in models),
         list_url("message") + "?q=nothing&session=nothing",
         "/admin/sessions_app/session/add/",
+        "/admin/sessions_app/session/add/?transport=loopback",
+        "/admin/sessions_app/session/add/?transport=waha",
         page_url("session", session.pk),
         reverse("admin:sessions_app_session_settings", args=[session.pk]),
         reverse("admin:sessions_app_session_delete", args=[session.pk]),

@@ -121,6 +121,7 @@ def test_a_hostile_name_is_escaped_in_the_report(name: str, redis_client: redis.
         (AlreadyRunning(), "Another reconciliation is running just now"),
         (QueueUnavailable("Redis cannot be reached: x"), "Redis cannot be reached: nothing was looked at"),
         (OtherDeployment("this Redis belongs to the waqueue database x"), "belongs to another waqueue"),
+        (RuntimeError("a fault"), "The reconciliation failed: RuntimeError: a fault"),
     ],
 )
 def test_what_keeps_it_from_running_is_said(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +149,19 @@ def test_what_services_write_is_said_in_words() -> None:
     assert said(f"3 messages into a, 2 wait for a person: orphan {key}") == "given to a: 3, waiting for a person: 2"
     assert said("something 100% new: %(x)s") == "something 100% new: %(x)s"
     assert said_in_turn("3 messages restored to a%s; 2 messages purged") == "restored to a%s: 3; purged: 2"
+
+
+def test_the_front_page_is_not_healthy_when_a_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("sessions_app.reconciliation.run.compare", broken)
+    client = boss()
+    assert client.post(run_url(), follow=True).status_code == 200
+    page = client.get("/admin/")
+    assert not page.context["is_healthy"]
+    assert "RuntimeError: a fault" in text_of(page)
+    assert "Redis is not put right" not in text_of(person("view_message").get("/admin/"))
 
 
 # Background tasks

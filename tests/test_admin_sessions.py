@@ -17,6 +17,7 @@ from tests.factories import fly, hold, make_session, submit
 pytestmark = pytest.mark.django_db
 
 ADD = "/admin/sessions_app/session/add/"
+LOOPBACK = f"{ADD}?transport=loopback"
 FORM = {
     "name": "ventas",
     "min_interval_ms": "0",
@@ -82,7 +83,7 @@ def test_a_session_is_added_through_the_service() -> None:
         "config_delay_ms": "250",
         "quiet_tz": "America/Lima",
     }
-    response = client.post(ADD, form | {"quiet_start": "21:00", "quiet_end": "07:00"}, follow=True)
+    response = client.post(LOOPBACK, form | {"quiet_start": "21:00", "quiet_end": "07:00"}, follow=True)
     session = Session.objects.get(name="ventas")
     assert response.redirect_chain[0][0] == page_url("session", session.pk)
     assert "The session ventas was added." in text_of(response)
@@ -92,7 +93,7 @@ def test_a_session_is_added_through_the_service() -> None:
 
 
 def test_a_session_may_begin_paused() -> None:
-    boss().post(ADD, FORM | {"start_paused": "on"})
+    boss().post(LOOPBACK, FORM | {"start_paused": "on"})
     assert Session.objects.get(name="ventas").desired_state == "paused"
 
 
@@ -114,7 +115,7 @@ def test_a_session_may_begin_paused() -> None:
     ],
 )
 def test_what_does_not_fit_is_told_beside_its_field(change: dict[str, str], field: str) -> None:
-    response = boss().post(ADD, FORM | change)
+    response = boss().post(LOOPBACK, FORM | change)
     assert response.status_code == 200
     assert list(errors(response)) == [field] or field in errors(response)
     assert not Session.objects.exists()
@@ -135,7 +136,7 @@ def test_what_only_the_service_refuses_is_told_beside_its_field(monkeypatch: Any
         )
 
     monkeypatch.setattr(page.service, "create", refuse)
-    found = errors(boss().post(ADD, FORM))
+    found = errors(boss().post(LOOPBACK, FORM))
     assert found["config_delay_ms"] == ["is too much for this engine"]
     assert found["hourly_cap"] == ["A million at most."]
     assert found["__all__"] == ["max_in_flight: 1 to 1"]
@@ -143,15 +144,16 @@ def test_what_only_the_service_refuses_is_told_beside_its_field(monkeypatch: Any
 
 def test_a_name_that_is_taken_is_told_beside_the_name() -> None:
     make_session("ventas", config={"delay_ms": 7})
-    response = boss().post(ADD, FORM)
+    response = boss().post(LOOPBACK, FORM)
     assert "There is a session of that name already." in str(errors(response)["name"])
 
 
 def test_with_several_transports_one_is_chosen_first_and_brings_its_own_fields(secretive: type[Transport]) -> None:
     client = boss()
-    first = client.get(ADD)
+    first = client.get(ADD, {"name": "ventas"})
     assert "Secretive engine" in text_of(first)
     assert b"config_" not in first.content
+    assert b'href="?transport=secretive&amp;name=ventas"' in first.content
     second = client.get(ADD, {"transport": "secretive"})
     assert b'name="config_api_key"' in second.content
     assert b"config_delay_ms" not in second.content
@@ -165,12 +167,13 @@ def test_a_secret_goes_in_and_never_comes_out_again(secretive: type[Transport]) 
     form |= {"config_base_url": "https://engine.example", "config_api_key": secret}
     client.post(f"{ADD}?transport=secretive", form)
     session = Session.objects.get(name="ventas")
-    assert session.config["api_key"] == secret
+    assert SecretiveTransport.open_config(session.config)["api_key"] == secret
     for url in (page_url("session", session.pk), settings_url(session), list_url("session")):
         assert secret not in client.get(url).content.decode()
     client.post(settings_url(session), form | {"config_api_key": "", "config_base_url": "https://other.example"})
     session.refresh_from_db()
-    assert session.config == {"base_url": "https://other.example", "api_key": secret}
+    kept = SecretiveTransport.open_config(session.config)
+    assert kept == {"base_url": "https://other.example", "api_key": secret}
     assert all(secret not in str(entry) for entry in audited())
 
 

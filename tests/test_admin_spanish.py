@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from sessions_app.models import Session, Status
 from tests.admin_lab import act_url, boss, list_url, page_url, text_of
+from tests.batch_lab import hand_in
 from tests.factories import become, hold, make_session, submit
 
 FOLDER = Path(settings.BASE_DIR) / "sessions_app" / "locale" / "es" / "LC_MESSAGES"
@@ -65,6 +66,7 @@ def test_every_page_is_in_spanish_for_a_browser_that_asks_for_it() -> None:
     session = make_session("alpha")
     hold(session, "refused")
     message = become(submit(session, "hola")[0], Status.UNCERTAIN)
+    batch = hand_in(session, "uno", "dos")
     client = boss()
     client.defaults["HTTP_ACCEPT_LANGUAGE"] = "es"
     pages = {
@@ -75,7 +77,9 @@ def test_every_page_is_in_spanish_for_a_browser_that_asks_for_it() -> None:
         ],
         list_url("session"): ["Sesiones", "retenida", "el motor rechaza esta sesión", "Pausar todo", "Por estado"],
         page_url("session", session.pk): ["Por qué no envía", "Su motor la rechaza", "Horas de silencio"],
-        "/admin/sessions_app/session/add/": ["Añadir una sesión", "Espera mínima", "cuánto tarda cada envío"],
+        "/admin/sessions_app/session/add/": ["Añadir una sesión", "WAHA (no oficial"],
+        "/admin/sessions_app/session/add/?transport=loopback": ["Espera mínima", "cuánto tarda cada envío"],
+        "/admin/sessions_app/session/add/?transport=waha": ["la dirección de WAHA", "la clave de API de WAHA"],
         reverse("admin:sessions_app_session_delete", args=[session.pk]): ["¿Eliminar alpha?"],
         list_url("message"): ["incierto", "Un teléfono completo"],
         page_url("message", message.pk): ["Cronología", "Nadie sabe si llegó", "Enviar otra vez", "Mensaje en cola"],
@@ -91,6 +95,9 @@ def test_every_page_is_in_spanish_for_a_browser_that_asks_for_it() -> None:
         list_url("reconciliation"): ["Simulacro", "Redis todavía no se comparó"],
         reverse("admin:sessions_app_reconciliation_run"): ["¿Reconciliar Redis con PostgreSQL?"],
         list_url("backgroundtask"): ["Tareas de fondo"],
+        list_url("batch"): ["Lotes", "Entregado", "Cancelar el resto", "0 de 2"],
+        page_url("batch", batch.pk): ["Cancelar el resto", "Su sesión no envía", "Rechazados", "verlos todos"],
+        act_url("batch", "cancel", batch.pk): ["¿Cancelar el resto de 1 lote?", "Se cancelarán"],
     }
     for url, expected in pages.items():
         response = client.get(url)
@@ -103,7 +110,7 @@ def test_every_page_is_in_spanish_for_a_browser_that_asks_for_it() -> None:
 def test_an_error_is_told_in_spanish_beside_its_field() -> None:
     client = boss()
     client.defaults["HTTP_ACCEPT_LANGUAGE"] = "es"
-    response = client.post("/admin/sessions_app/session/add/", {"name": "con espacio"})
+    response = client.post("/admin/sessions_app/session/add/?transport=loopback", {"name": "con espacio"})
     assert "Este campo es obligatorio." in text_of(response)
     assert not Session.objects.exists()
 

@@ -1,13 +1,18 @@
 """Orphans and reconciliations over HTTP."""
 
+import base64
+import csv
+import io
 import json
 import time
+import uuid
 from typing import Any
 
 import pytest
 
-from sessions_app.models import AuditEntry, Message, Orphan, Status
+from sessions_app.models import AuditEntry, Message, Orphan, Session, Status
 from sessions_app.queues.connection import web_client
+from sessions_app.services import tasks
 from tests.api_client import ApiClient
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,11 +87,45 @@ def test_only_some_messages_can_be_restored() -> None:
     old_list("gone", 4)
     client = ApiClient()
     orphan = orphan_of(client, "gone")
+    client.post(f"/whatsapp/orphans/{orphan['id']}/archive")
     done = client.post(
-        f"/whatsapp/orphans/{orphan['id']}/restore", {"session": "new", "create": True, "only": {"ids": [1, 3]}}
+        f"/whatsapp/orphans/{orphan['id']}/restore",
+        {"session": "new", "create": True, "transport": "loopback", "only": {"ids": [1, 3]}},
     )
     assert (done["restored"], done["orphan"]["state"], done["orphan"]["messages"]) == (2, "archived", 2)
     assert set(Message.objects.values_list("client_ref", flat=True)) == {"gone-1", "gone-3"}
+
+
+def test_a_session_that_is_made_for_a_restore_gets_what_was_chosen_and_no_more() -> None:
+    old_list("gone", 9)
+    client = ApiClient()
+    orphan = orphan_of(client, "gone")
+    path, wish = f"/whatsapp/orphans/{orphan['id']}/restore", {"create": True, "only": {"ids": [3]}}
+    live = client.post(path, wish | {"transport": "loopback"})
+    assert (live.status, live["code"]) == (409, "conflict")
+    assert "archive it first" in live["detail"]
+    client.post(f"/whatsapp/orphans/{orphan['id']}/archive")
+    # A session on the wrong transport would mark as sent what went nowhere.
+    for transport, why in ((None, "loopback or waha"), ("waha", "needs settings"), ("pigeon", "one of: loopback")):
+        unclear = client.post(path, wish | {"transport": transport})
+        assert (unclear.status, unclear["errors"][0]["field"]) == (422, "transport")
+        assert why in unclear["errors"][0]["message"]
+    assert not Session.objects.exists() and not Message.objects.exists()
+    done = client.post(path, wish | {"transport": "loopback"})
+    assert (done.status, done["restored"], done["orphan"]["messages"]) == (200, 1, 8)
+    assert [message.text for message in Message.objects.all()] == ["text 3"]
+
+
+def test_a_restore_of_many_is_done_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LARGE", 3)
+    old_list("gone", 9)
+    client = ApiClient()
+    orphan = orphan_of(client, "gone")
+    client.post("/whatsapp/sessions", {"name": "other", "desired_state": "paused"})
+    done = client.post(f"/whatsapp/orphans/{orphan['id']}/restore", {"session": "other"})
+    assert (done["restored"], done["session"], done["task"]["total"]) == (None, "other", 9)
+    tasks.run(uuid.UUID(done["task"]["id"]))
+    assert Message.objects.filter(session__name="other").count() == 9
 
 
 def test_a_purge_with_another_number_than_there_is_deletes_nothing() -> None:
@@ -142,6 +181,51 @@ def test_an_export_holds_every_message_also_the_broken_ones() -> None:
     # A cell that a spreadsheet would take for a formula is made text.
     assert ",'=1+1," in body
     assert "\\x80\\x04raw" in body
+
+
+def test_an_export_in_json_lines_holds_what_stood_there_byte_by_byte() -> None:
+    entry = json.dumps(
+        {
+            "id": "m1", "phone": "51930246633", "type": "image", "media_url": "https://files.example/a.png",
+            "caption": "c", "message": "x" * 5000,
+        }
+    )  # fmt: skip
+    web_client().rpush("queue:gone", entry, b"\x80\x04raw", "=1+1")
+    client = ApiClient()
+    orphan = orphan_of(client, "gone")
+    first, second, third = (json.loads(line) for line in exported(client, orphan, "jsonl").splitlines())
+    assert (first["raw"], first["raw_base64"]) == (entry, None)
+    assert (first["type"], first["media_url"], first["caption"], first["client_ref"]) == (
+        "image", "https://files.example/a.png", "c", "m1",
+    )  # fmt: skip
+    assert (second["raw"], base64.b64decode(second["raw_base64"])) == (None, b"\x80\x04raw")
+    assert third["raw"] == "=1+1"
+    table = list(csv.DictReader(io.StringIO(exported(client, orphan, "csv"))))
+    assert [table[0][name] for name in ("type", "media_url", "caption", "client_ref")] == [
+        "image", "https://files.example/a.png", "c", "m1",
+    ]  # fmt: skip
+    assert table[2]["raw"] == "'=1+1"
+    assert [(entry.count, entry.data["format"]) for entry in AuditEntry.objects.filter(action="export orphan")] == [
+        (3, "csv"), (3, "jsonl"),
+    ]  # fmt: skip
+
+
+def exported(client: ApiClient, orphan: dict[str, Any], form: str) -> str:
+    path = f"/whatsapp/orphans/{orphan['id']}/export?format={form}"
+    response = client._client.get(path, headers={"Authorization": f"Bearer {client.plain}"})
+    return b"".join(response.streaming_content).decode()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_an_export_that_cannot_be_read_is_answered_so_before_its_first_byte(form: str) -> None:
+    key = old_list("gone", 3)
+    client = ApiClient()
+    orphan = orphan_of(client, "gone")
+    web_client().delete(key)
+    web_client().set(key, "no list")
+    answer = client.get(f"/whatsapp/orphans/{orphan['id']}/export?format={form}")
+    assert (answer.status, answer["code"]) == (503, "queue_unavailable")
+    assert not AuditEntry.objects.filter(action="export orphan").exists()
 
 
 @pytest.mark.parametrize("path", ["orphans", "orphans/x", "orphans/01a20bdd-eaf4-7235-a8c8-191563c4a3ba/messages"])

@@ -267,5 +267,5 @@ def test_a_transport_that_was_registered_can_be_chosen(monkeypatch: pytest.Monke
     assert caught.value.errors[0]["field"] == "transport"
     registry.register(WithSecrets)
     assert registry.get("with-secrets") is WithSecrets
-    assert registry.names() == ("loopback", "with-secrets")
+    assert registry.names() == ("loopback", "waha", "with-secrets")
     assert ("with-secrets", "With secrets") in registry.choices()

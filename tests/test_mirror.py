@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zlib
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from sessions_app.models import Message, Priority, Status
+from sessions_app.models import Message, Priority, Status, new_id
 from sessions_app.queues import inspect, keys, mirror
 from sessions_app.queues.jobs import job_fields
 from sessions_app.services import messages
 from tests.factories import ACTOR, PHONE, become, is_due, job_ids, line, make_session, submit
 from tests.processes import PROJECT
+from tests.round_trips import round_trips
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -195,6 +197,65 @@ def test_what_is_taken_out_is_gone_and_the_rest_stays(redis_client: redis.Redis)
     assert redis_client.exists(*(keys.job_key(message.pk) for message in made[440:])) == 10
     mirror.take_out("alpha", [message.pk for message in made])
     assert not redis_client.exists(keys.queue_key("alpha"))
+
+
+@pytest.mark.parametrize("way", ["in order", "backwards", "shuffled", "twice", "with strangers"])
+@pytest.mark.parametrize("chosen", ["one part", "every third", "two parts"])
+def test_many_are_taken_out_of_the_middle_of_a_queue(way: str, chosen: str, redis_client: redis.Redis) -> None:
+    made = [str(message.pk) for message in submit(make_session(), *["text"] * 900)]
+    parts = {"one part": made[300:720], "every third": made[100:800:3], "two parts": made[50:210] + made[500:660]}
+    picked = parts[chosen]
+    asked = {
+        "in order": picked, "backwards": picked[::-1], "shuffled": Random(7).sample(picked, len(picked)),
+        "twice": picked + picked, "with strangers": [str(new_id()), *picked, str(new_id())],
+    }[way]  # fmt: skip
+    mirror.take_out("alpha", asked)
+    assert job_ids(redis_client, "alpha") == [job for job in made if job not in set(picked)]
+    assert not redis_client.exists(*(keys.job_key(job) for job in picked))
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_those_that_stand_together_are_looked_for_once(step: int, redis_client: redis.Redis) -> None:
+    made = [message.pk for message in submit(make_session(), *["text"] * 1000)]
+    redis_client.config_resetstat()
+    mirror.take_out("alpha", made[400:800][::step])
+    calls = redis_client.info("commandstats")
+    assert calls["cmdstat_lpos"]["calls"] == calls["cmdstat_lrem"]["calls"] == 2
+
+
+def test_of_a_job_that_stands_twice_in_its_queue_one_is_taken_out(redis_client: redis.Redis) -> None:
+    one, two = (str(message.pk) for message in submit(make_session(), "one", "two"))
+    redis_client.rpush(keys.queue_key("alpha"), one)
+    mirror.take_out("alpha", [one])
+    assert job_ids(redis_client, "alpha") == [two, one]
+
+
+@pytest.mark.parametrize("count", [1, 199, 201, 5000])
+def test_a_put_and_a_take_out_need_few_round_trips_however_many_there_are(
+    count: int, redis_client: redis.Redis
+) -> None:
+    session = make_session()
+    made = submit(session, *["text"] * count)
+    redis_client.flushdb()
+    with round_trips() as asked:
+        mirror.put("alpha", [mirror.Entry(message) for message in made])
+    # One more where Redis does not know the script.
+    assert asked.count <= (2 if count < 200 else 5)
+    assert job_ids(redis_client, "alpha") == line(session)
+    with round_trips() as asked:
+        mirror.take_out("alpha", [message.pk for message in made])
+    assert asked.count <= 3
+    assert job_ids(redis_client, "alpha") == []
+
+
+def test_many_that_stand_before_others_go_in_smaller_calls_the_longer_the_line_is(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, *["high"] * 3000, **HIGH)
+    submit(session, *["normal"] * 1000)
+    redis_client.config_resetstat()
+    submit(session, *["high"] * 600, **HIGH)
+    assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] > 600 // 60
+    assert job_ids(redis_client, "alpha") == line(session)
 
 
 def test_a_job_whose_predecessor_is_unknown_goes_to_the_end(redis_client: redis.Redis) -> None:

@@ -171,6 +171,22 @@ def test_what_was_sent_already_is_marked_and_skipped_unless_asked_for(redis_clie
     assert Orphan.objects.get().state == "restored"
 
 
+def test_duplicates_are_looked_for_in_parts_however_many_there_are(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans.archiving, "_PART", 2)
+    looked_at, mark = [], orphans.archiving.mark_known
+    monkeypatch.setattr(
+        orphans.archiving, "mark_known", lambda entries: looked_at.append(len(entries)) or mark(entries)
+    )
+    submit(make_session("beta"), *"abde", client_ref="ref")
+    legacy_list(redis_client, "gone", "abcdefg", client_ref="ref")
+    run(policy=Policy.ARCHIVE)
+    marked = [entry.text for entry in orphans.entries(Orphan.objects.get()) if entry.duplicate_of is not None]
+    assert marked == list("abde")
+    assert looked_at == [2, 2, 2, 1]
+
+
 def test_what_was_sent_since_it_was_archived_is_skipped_too(redis_client: redis.Redis) -> None:
     redis_client.rpush(LEGACY, legacy_entry("a", id="msg_1"), legacy_entry("b", id="msg_2"))
     run(policy=Policy.ARCHIVE)

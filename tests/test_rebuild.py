@@ -38,7 +38,7 @@ def assert_readable(client: redis.Redis, name: str) -> None:
         job = Job.fetch(job_id, connection=client, serializer=JSONSerializer)
         message = Message.objects.get(pk=job_id)
         assert list(job.args) == [job_id]
-        assert job.kwargs == message.content() | {"seq": message.seq}
+        assert job.kwargs == message.content() | message.terms() | {"seq": message.seq}
         assert job.origin == f"wa:{name}"
 
 

@@ -15,7 +15,7 @@ from sessions_app.queues import keys
 from sessions_app.reconciliation import compare
 from sessions_app.reconciliation import run as run_module
 from sessions_app.reconciliation.repair import Policy
-from sessions_app.reconciliation.run import AlreadyRunning, reconcile_in_time
+from sessions_app.reconciliation.run import AlreadyRunning, UnknownName, reconcile_in_time
 from tests.factories import job_ids, line, make_session, observer, submit
 from tests.processes import find_free_port
 from tests.reconciliation_lab import (
@@ -163,7 +163,9 @@ def test_a_session_that_is_named_restricts_it_to_what_bears_that_name(
         ("wrong_order", "beta", 0, "put right"),
     ]
     assert found(run(session_name="gone")) == [("orphan_queue", "gone", 3, "archived")]
-    assert found(run(session_name="empty")) == found(run(session_name="nobody")) == []
+    for name in ("empty", "nobody"):
+        with pytest.raises(UnknownName, match=f"called '{name}'"):
+            run(session_name=name)
     assert job_ids(redis_client, "beta") == line(beta)
     assert job_ids(redis_client, "alpha") != line(alpha)
     assert redis_client.exists(LEGACY)
@@ -225,13 +227,14 @@ def test_while_one_runs_another_leaves_without_a_trace(alpha: Session) -> None:
 
 
 def test_a_run_that_breaks_says_so_and_does_not_stay_running(alpha: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
     monkeypatch.setattr(run_module, "compare", broken)
     with pytest.raises(RecursionError):
         run()
-    assert (Reconciliation.objects.get().outcome, Reconciliation.objects.get().error) == ("failed", "too deep")
+    done = Reconciliation.objects.get()
+    assert (done.outcome, done.error) == ("failed", "RecursionError: too deep")
 
 
 def command(*arguments: str) -> tuple[int, str, str]:

@@ -194,6 +194,19 @@ def name_of_an_empty_queue(session: Session, client: redis.Redis) -> Callable[[]
     return check
 
 
+def orphan_that_others_took_away(session: Session, client: redis.Redis) -> Callable[[], None]:
+    legacy_list(client, "gone", "xyz")
+    run(policy=Policy.REPORT)
+    client.delete("queue:gone")
+
+    def check() -> None:
+        orphan = Orphan.objects.get()
+        assert (orphan.state, orphan.resolution) == (OrphanState.VANISHED, "it left Redis by other hands")
+        assert orphan.resolved_at is not None
+
+    return check
+
+
 def _assert(is_right: bool) -> None:
     assert is_right
 
@@ -222,6 +235,7 @@ ROWS = [
     Row(unreadable_entry, (K.UNREADABLE_ENTRY, "gone", 1, "set aside")),
     Row(session_that_nobody_would_look_at, (K.STRANDED_SESSION, "alpha", 0, "signalled")),
     Row(name_of_an_empty_queue, (K.EMPTY_NAME, "", 0, "forgotten")),
+    Row(orphan_that_others_took_away, (K.VANISHED_ORPHAN, "gone", 3, "closed")),
 ]
 # Those that are left as they are stand in `tests/test_reconciliation_run.py`.
 LEFT = {K.FOREIGN_KEY, K.OTHER_DEPLOYMENT}

@@ -14,7 +14,7 @@ from pytest_django import Settings
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Message, Status
 from sessions_app.queues import inspect, mirror
-from sessions_app.queues.connection import upkeep_client, web_client, worker_client
+from sessions_app.queues.connection import bulk_client, upkeep_client, web_client, worker_client
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack
 from sessions_app.reconciliation import rebuild
 from sessions_app.services import messages, sessions
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def forget_clients() -> None:
-    for make in (web_client, upkeep_client):
+    for make in (web_client, bulk_client, upkeep_client):
         if make.cache_info().currsize:
             make().close()
         make.cache_clear()

@@ -1,6 +1,7 @@
 """A session that has something to send and that nobody would look at is found, signalled and told of."""
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -8,12 +9,22 @@ import pytest
 import redis
 from django.utils import timezone
 
-from sessions_app.models import PROBED_HOLDS, Hold, Message, Priority, Session, Status
+from sessions_app.models import (
+    PROBED_HOLDS,
+    Hold,
+    Message,
+    Priority,
+    RecipientPace,
+    Session,
+    SessionDispatch,
+    Status,
+)
 from sessions_app.queues import keys
 from sessions_app.reconciliation.stranded import signal_stranded
 from sessions_app.services import sessions
 from tests.factories import (
     ACTOR,
+    PHONE,
     become,
     fly,
     hold,
@@ -58,11 +69,65 @@ def test_it_is_signalled_once(session: Session, caplog: pytest.LogCaptureFixture
     assert len(caplog.messages) == 1
 
 
-@pytest.mark.parametrize("score", [0, 1, 4_000_000_000_000])
-def test_one_that_has_a_due_time_is_not_stranded(score: int, session: Session, redis_client: redis.Redis) -> None:
-    redis_client.zadd(keys.DUE, {"alpha": score})
+def due_in(client: redis.Redis, seconds: float) -> None:
+    """Have the session looked at in so many seconds by the clock of Redis."""
+    client.zadd(keys.DUE, {"alpha": (client.time()[0] + seconds) * 1000})
+
+
+@pytest.mark.parametrize("seconds", [-1e9, 0, 15])
+def test_one_that_is_due_or_just_claimed_is_not_stranded(
+    seconds: float, session: Session, redis_client: redis.Redis
+) -> None:
+    due_in(redis_client, seconds)
+    before = redis_client.zscore(keys.DUE, "alpha")
     assert signal_stranded() == 0
-    assert redis_client.zscore(keys.DUE, "alpha") == score
+    assert redis_client.zscore(keys.DUE, "alpha") == before
+
+
+@pytest.mark.parametrize("seconds", [25, 8 * 3600, math.inf])
+def test_one_that_is_due_later_than_it_has_to_wait_is_signalled(
+    seconds: float, session: Session, redis_client: redis.Redis
+) -> None:
+    due_in(redis_client, seconds)
+    assert signal_stranded() == 1
+    assert is_due(redis_client, "alpha")
+
+
+def by_retry(session: Session) -> None:
+    Message.objects.update(next_attempt_at=in_an_hour())
+
+
+def by_pace(session: Session) -> None:
+    SessionDispatch.objects.update(next_send_at=in_an_hour())
+
+
+def by_quiet_hours(session: Session) -> None:
+    SessionDispatch.objects.update(quiet_from=timezone.now(), quiet_until=in_an_hour())
+
+
+def by_recipient(session: Session) -> None:
+    Session.objects.update(per_recipient_ms=1000)
+    RecipientPace.objects.create(session=session, recipient=PHONE, next_send_at=in_an_hour())
+
+
+@pytest.mark.parametrize("waits", [by_retry, by_pace, by_quiet_hours, by_recipient])
+def test_how_long_one_has_to_wait_is_what_the_fence_would_say(
+    waits: Callable[[Session], None], session: Session, redis_client: redis.Redis
+) -> None:
+    waits(session)
+    due_in(redis_client, 3610)
+    assert signal_stranded() == 0
+    due_in(redis_client, 3640)
+    assert signal_stranded() == 1
+
+
+@pytest.mark.parametrize("why", PROBED_HOLDS)
+def test_one_that_is_held_is_looked_at_when_its_engine_is_to_be_asked(
+    why: Hold, session: Session, redis_client: redis.Redis
+) -> None:
+    hold(session, why)
+    due_in(redis_client, 8 * 3600)
+    assert signal_stranded() == 0
 
 
 def nothing_open(session: Session) -> None:
@@ -161,3 +226,15 @@ def test_what_was_put_while_redis_was_away_is_put_at_its_place(redis_client: red
     Message.objects.update(queued_at=timezone.now() - timedelta(seconds=6))
     assert signal_stranded() == 1
     assert job_ids(redis_client, "alpha") == line(session)
+
+
+def test_a_long_queue_that_was_lost_is_written_anew(redis_client: redis.Redis) -> None:
+    session = make_session()
+    submit(session, *["text"] * 1200)
+    redis_client.delete(keys.queue_key("alpha"), keys.DUE)
+    Message.objects.update(queued_at=timezone.now() - timedelta(seconds=6))
+    redis_client.config_resetstat()
+    assert signal_stranded() == 1
+    assert job_ids(redis_client, "alpha") == line(session)
+    # Not one by one: each would be looked for in all of the queue.
+    assert "cmdstat_lpos" not in redis_client.info("commandstats")

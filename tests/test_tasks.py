@@ -82,10 +82,10 @@ def test_a_purge_that_is_cancelled_ends_after_its_part_and_says_what_it_did(
     task = orphans.purge_later(orphan, expected=8, selection=orphans.Selection(), actor=ACTOR)
     purge = purging.purge_chunk
 
-    def purge_and_cancel(*args: Any) -> int:
+    def purge_and_cancel(*args: Any, **options: Any) -> int:
         if OrphanEntry.objects.count() == 6:
             tasks.cancel(task.pk, actor=ACTOR)
-        return purge(*args)
+        return purge(*args, **options)
 
     monkeypatch.setattr(purging, "purge_chunk", purge_and_cancel)
     tasks.run(task.pk)

@@ -10,12 +10,11 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from sessions_app.admin.acts import Act, Outcome
-from sessions_app.admin.base import APP, PURGE_ORPHAN, RESTORE_ORPHAN, actor_of
+from sessions_app.admin.base import PURGE_ORPHAN, RESTORE_ORPHAN, actor_of
 from sessions_app.exceptions import Conflict, InvalidInput, NotFound, QueueUnavailable
 from sessions_app.models import UNRESOLVED, BackgroundTask, Orphan, OrphanState
 from sessions_app.services import orphans, tasks
 from sessions_app.services.orphans.confirmed import restore_confirmed
-from sessions_app.transports import registry
 
 _WAITING = Q(state__in=UNRESOLVED)
 # A session cannot be called otherwise: such an orphan is restored into another one, on its own page.
@@ -43,8 +42,8 @@ RESTORE = Act(
     report=ngettext_lazy("%d orphan was dealt with.", "%d orphans were dealt with."),
     effect=_(
         "All of their messages go into the line of the session of the same name, behind what waits there, in their "
-        "old order, and are sent. A session that does not exist is made. What was sent already and what cannot be "
-        "read stays in the orphan. To choose messages or another session, open the orphan."
+        "old order, and are sent. An orphan whose session does not exist is left alone. What was sent already and what "
+        "cannot be read stays in the orphan. To choose messages or another session, open the orphan."
     ),
     fits=_WAITING & _NAMED,
     is_grave=True,
@@ -79,11 +78,6 @@ class Tally:
         return Outcome(self.done, self.refused)
 
 
-def may_create(request: HttpRequest) -> bool:
-    """Whether a session can be made on the spot, and by this person. A choice of transports is a person's to make."""
-    return len(registry.names()) == 1 and request.user.has_perm(f"{APP}.add_session")
-
-
 def perform(request: HttpRequest, act: Act, counts: dict[Any, int]) -> Tally:
     """Do it to each orphan by itself, if it holds as many messages as the person was told."""
     tally = Tally()
@@ -111,7 +105,7 @@ def _restore(request: HttpRequest, orphan: Orphan, expected: int, tally: Tally) 
     done = restore_confirmed(
         orphan,
         session_name=orphan.session_name,
-        may_create=may_create(request),
+        create=False,
         expected=expected,
         actor=actor_of(request),
     )

@@ -1,6 +1,5 @@
 """An orphan's messages as a file. Asked for by POST, since it is written down who took them along."""
 
-from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from django.contrib import messages
@@ -24,15 +23,12 @@ def export(admin: "OrphanAdmin", request: HttpRequest, orphan: Orphan) -> HttpRe
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     kind = "jsonl" if request.POST.get("format") == "jsonl" else "csv"
-    rows = orphans.export_rows(orphan, kind)  # type: ignore[arg-type]
     try:
-        # Before the answer begins: later nobody could be told that Redis is away.
-        count = orphans.waiting([orphan])[0]
-        begin = [next(rows, ""), next(rows, "")]
+        count, rows = orphans.begin_export(orphan, kind)  # type: ignore[arg-type]
     except QueueUnavailable:
         admin.message_user(request, _("Redis cannot be reached: its messages cannot be read now."), messages.ERROR)
         return HttpResponseRedirect(reverse(f"admin:{APP}_orphan_change", args=[orphan.pk]))
     audit.record(actor_of(request), "export orphan", orphan.queue, count=count, format=kind)
-    response = StreamingHttpResponse(chain(begin, rows), content_type=f"{_KINDS[kind]}; charset=utf-8")
+    response = StreamingHttpResponse(rows, content_type=f"{_KINDS[kind]}; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="orphan-{orphan.pk}.{kind}"'
     return cast("HttpResponse", response)

@@ -90,7 +90,7 @@ class OrphanPage:
         self.may_restore = may_restore and self.is_waiting
         # What stands in a list in Redis has no place that stays.
         self.may_purge_chosen = may_purge and orphan.state == OrphanState.ARCHIVED
-        self.may_choose = self.may_restore or self.may_purge_chosen
+        self.may_choose = (self.may_restore or may_purge) and orphan.state == OrphanState.ARCHIVED
 
     @cached_property
     def session(self) -> Session | None:
@@ -121,7 +121,10 @@ class OrphanPage:
         if not self.is_waiting:
             return ""
         if self.orphan.state == OrphanState.DETECTED:
-            return _("Its messages are still in Redis. Nobody sends them. Archive them, restore them or purge them.")
+            return _(
+                "Its messages are still in Redis. Nobody sends them. Archive them, restore them or purge them. To "
+                "choose among them, archive them first."
+            )
         return _("Its messages are kept in PostgreSQL. Nobody sends them until you restore them into a session.")
 
     @cached_property

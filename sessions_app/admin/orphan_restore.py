@@ -17,16 +17,16 @@ from django.utils.translation import ngettext
 
 from sessions_app.admin import words
 from sessions_app.admin.base import APP, actor_of
-from sessions_app.admin.orphan_acts import may_create
 from sessions_app.admin.orphan_page import state_badge
 from sessions_app.admin.orphan_wish import AGES, Wish
 from sessions_app.admin.session_orphans import tell_adopted
-from sessions_app.exceptions import Conflict, InvalidInput, QueueUnavailable, SessionNotFound
-from sessions_app.models import OPEN, UNRESOLVED, DesiredState, Hold, Message, Orphan, Session
+from sessions_app.exceptions import Conflict, InvalidInput, QueueUnavailable, SessionExists, SessionNotFound
+from sessions_app.models import OPEN, UNRESOLVED, DesiredState, Hold, Message, Orphan, OrphanState, Session
 from sessions_app.models.session import SESSION_NAME
 from sessions_app.services import orphans, tasks
 from sessions_app.services.orphans import OrphanChanged, Preview
-from sessions_app.services.orphans.confirmed import Done, restore_confirmed
+from sessions_app.services.orphans.confirmed import Done, restore_confirmed, transports_on_the_spot
+from sessions_app.transports import registry
 
 if TYPE_CHECKING:
     from sessions_app.admin.orphans import OrphanAdmin
@@ -48,7 +48,9 @@ def restore_view(admin: "OrphanAdmin", request: HttpRequest, orphan: Orphan) -> 
     source = request.POST if request.method == "POST" else request.GET
     existing = Session.objects.alive().select_related("dispatch").filter(name=orphan.session_name).first()
     is_name = bool(re.fullmatch(SESSION_NAME.regex, orphan.session_name))
-    can_have_own_name = existing is not None or (is_name and may_create(request))
+    may_add = request.user.has_perm(f"{APP}.add_session")
+    transports = transports_on_the_spot()
+    can_have_own_name = existing is not None or (is_name and may_add and bool(transports))
     wish = Wish.of(source, orphan, can_have_own_name=can_have_own_name)
     problem = ""
     if request.method == "POST":
@@ -62,7 +64,8 @@ def restore_view(admin: "OrphanAdmin", request: HttpRequest, orphan: Orphan) -> 
         "orphan": orphan, "badge": state_badge(orphan), "back": back, "wish": wish, "problem": problem,
         "is_waiting": orphan.state in UNRESOLVED, "existing": existing, "is_name": is_name,
         "can_have_own_name": can_have_own_name, "ages": _ages(wish),
-        "add_url": "" if existing or not is_name or may_create(request) else _add_url(request, orphan),
+        "add_url": _add_url(orphan) if existing is None and is_name and may_add and not _is_only_one() else "",
+        "transports": [] if existing or _is_only_one() else [(name, _(title)) for name, title in transports],
         "names": list(Session.objects.alive().order_by("name").values_list("name", flat=True)[:_OFFERED]),
     }  # fmt: skip
     try:
@@ -82,6 +85,11 @@ def _foreseen(orphan: Orphan, wish: Wish, existing: Session | None, total: int) 
         if target is None:
             text = _("There is no session called %s.") % wish.session_name
             return {"problem": text if wish.session_name else _("Say which session they shall go into.")}
+    if target is None and not wish.transport and not _is_only_one():
+        return {"problem": _("Say on which transport the session is made.")}
+    if orphan.state == OrphanState.DETECTED and wish.selection.indexes is not None:
+        # Before they are chosen they need places that stay.
+        return {"is_unplaced": True}
     preview = orphans.preview(orphan, wish.selection, with_duplicates=wish.with_duplicates)
     if preview is None:
         return {"is_too_long": True}
@@ -101,6 +109,7 @@ def _sentences(preview: Preview, wish: Wish, target: Session | None) -> Any:
             preview.restored,
         )
         yield text % values
+        yield from _times(preview)
         if waiting:
             yield (
                 ngettext(
@@ -135,6 +144,23 @@ def _sentences(preview: Preview, wish: Wish, target: Session | None) -> Any:
         yield _("It is done in the background.")
 
 
+def _times(preview: Preview) -> Any:
+    if preview.scheduled:
+        text = ngettext(
+            "%d of them is scheduled for a time that lies ahead, and is sent then.",
+            "%d of them are scheduled for a time that lies ahead, and are sent then.",
+            preview.scheduled,
+        )
+        yield text % preview.scheduled
+    if preview.expired:
+        text = ngettext(
+            "%d of them has expired: it is not sent, and is shown as expired.",
+            "%d of them have expired: they are not sent, and are shown as expired.",
+            preview.expired,
+        )
+        yield text % preview.expired
+
+
 def _warnings(preview: Preview, target: Session | None) -> Any:
     young: timedelta | None = settings.WAQUEUE_RESTORE_MAX_AGE
     limit = timedelta(days=1) if young is None or young == timedelta.max else young
@@ -155,9 +181,9 @@ def _restore(admin: "OrphanAdmin", request: HttpRequest, orphan: Orphan, wish: W
         return _("Look at what will happen first."), ""
     try:
         done = restore_confirmed(
-            orphan, session_name=wish.session_name, may_create=wish.is_own_name and may_create(request),
-            expected=int(expected), selection=wish.selection, with_duplicates=wish.with_duplicates,
-            actor=actor_of(request),
+            orphan, session_name=wish.session_name, expected=int(expected), selection=wish.selection,
+            create=wish.is_own_name and request.user.has_perm(f"{APP}.add_session"), transport=wish.transport or None,
+            with_duplicates=wish.with_duplicates, actor=actor_of(request),
         )  # fmt: skip
     except OrphanChanged as error:
         text = _(
@@ -169,8 +195,12 @@ def _restore(admin: "OrphanAdmin", request: HttpRequest, orphan: Orphan, wish: W
         return _("Redis cannot be reached, or is not this waqueue's. Nothing was restored."), ""
     except SessionNotFound:
         return _("There is no session called %s.") % wish.session_name, ""
+    except SessionExists:
+        return _("The session %s was made meanwhile, on another transport. Nothing was restored.") % (
+            wish.session_name
+        ), ""
     except InvalidInput:
-        return _("No session can be called %s.") % wish.session_name, ""
+        return _("The session %s cannot be made so: add it first.") % wish.session_name, ""
     except Conflict:
         return _("It was not in a state to be restored any more. Nothing was restored."), ""
     _tell(admin, request, done)
@@ -202,8 +232,12 @@ def _ages(wish: Wish) -> list[tuple[str, str, bool]]:
     return [(age, texts[age], age == wish.age) for age in AGES]
 
 
-def _add_url(request: HttpRequest, orphan: Orphan) -> str:
-    """Where a session of that name is made, when there is a choice of transports to be made first."""
-    if not request.user.has_perm(f"{APP}.add_session"):
-        return ""
-    return f"{reverse(f'admin:{APP}_session_add')}?{urlencode({'name': orphan.session_name})}"
+def _is_only_one() -> bool:
+    """Whether there is no choice of transports, which would be a person's to make."""
+    return len(registry.names()) == 1
+
+
+def _add_url(orphan: Orphan) -> str:
+    """Where a session of that name is made on any transport. It leaves this orphan alone, and leads back here."""
+    query = urlencode({"name": orphan.session_name, "orphan": orphan.pk})
+    return f"{reverse(f'admin:{APP}_session_add')}?{query}"

@@ -29,6 +29,8 @@ class Wish:
 
     is_own_name: bool
     session_name: str
+    # On which the session is made, if it has to be.
+    transport: str
     which: str
     age: str
     since: datetime | None
@@ -48,6 +50,7 @@ class Wish:
         return cls(
             is_own_name=is_own_name,
             session_name=orphan.session_name if is_own_name else other,
+            transport=source.get("transport", "") if is_own_name else "",
             which=which if which in ("all", "younger", "chosen") else "all",
             age=age,
             since=_time(source.get("since", "")) or timezone.now() - AGES[age] if which == "younger" else None,
@@ -66,6 +69,8 @@ class Wish:
         pairs = [("to", "own" if self.is_own_name else "other"), ("which", self.which), ("age", self.age)]
         if not self.is_own_name:
             pairs.append(("session", self.session_name))
+        if self.transport:
+            pairs.append(("transport", self.transport))
         if self.since is not None:
             pairs.append(("since", self.since.isoformat()))
         if self.indexes:

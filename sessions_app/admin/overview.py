@@ -27,6 +27,7 @@ _PERMISSIONS = {
     "session_held": f"{APP}.view_session",
     "orphan": VIEW_ORPHAN,
     "task_failed": f"{APP}.view_backgroundtask",
+    "reconciliation_failed": f"{APP}.view_reconciliation",
 }
 
 
@@ -113,6 +114,9 @@ def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
         case "task_failed":
             text = _("A background task failed: %s") % said(item.detail)
             return Line(text, _list("backgroundtask", state="failed"), item.since)
+        case "reconciliation_failed":
+            text = _("Redis is not put right by PostgreSQL: the reconciliation fails.")
+            return Line(text, _list("reconciliation"), item.since, said(item.detail))
         case "worker_gone":
             text = _("The worker %(detail)s fell silent without saying goodbye.") % values
             return Line(text, _list("worker", state="gone"), item.since)

@@ -20,8 +20,9 @@ from sessions_app.admin.acts import Button
 from sessions_app.admin.base import APP, RUN_RECONCILIATION, VIEW_ORPHAN, PageAdmin, actor_of, require
 from sessions_app.admin.lists import NewestFirstMixin
 from sessions_app.admin.phrases import orphan_in, said
-from sessions_app.exceptions import OtherDeployment, QueueUnavailable
+from sessions_app.exceptions import OtherDeployment, QueueUnavailable, primary_message
 from sessions_app.models import (
+    FAILED_ACTION,
     NOTES,
     FindingKind,
     Reconciliation,
@@ -159,6 +160,10 @@ class ReconciliationAdmin(NewestFirstMixin, PageAdmin):
         except QueueUnavailable:
             text = _("Redis cannot be reached: nothing was looked at and nothing was changed.")
             self.message_user(request, text, messages.ERROR)
+        except Exception as error:
+            # Its row says what was done before; the next run of the timer tries again.
+            text = _("The reconciliation failed: %s") % primary_message(error)
+            self.message_user(request, text, messages.ERROR)
         else:
             if done is not None:
                 return reverse(f"admin:{APP}_reconciliation_change", args=[done.pk])
@@ -202,7 +207,7 @@ def _row(finding: ReconciliationFinding, *, may_see_orphans: bool) -> dict[str, 
         "session": finding.session or "-",
         "messages": finding.messages,
         "done": said(finding.action) if finding.action else _("noted") if finding.kind in NOTES else _("nothing yet"),
-        "is_open": not finding.action and finding.kind not in NOTES,
+        "is_open": finding.action == FAILED_ACTION or (not finding.action and finding.kind not in NOTES),
         "detail": said(finding.detail),
         "orphan_url": reverse(f"admin:{APP}_orphan_change", args=[orphan]) if orphan else "",
     }
@@ -217,7 +222,7 @@ def _summary(run: Reconciliation) -> str:
         ReconciliationOutcome.CLEAN: _("Redis holds what PostgreSQL says. There was nothing to do."),
         ReconciliationOutcome.REPAIRED: _("Everything that it found was dealt with."),
         ReconciliationOutcome.FINDINGS: _("Something is left for a person to decide."),
-        ReconciliationOutcome.FAILED: _("It could not run. Nothing is wrong with the queues because of that."),
+        ReconciliationOutcome.FAILED: _("It could not run to its end. What it did before is below, if anything."),
     }
     return str(texts.get(run.outcome, ""))
 
@@ -228,7 +233,9 @@ def _badge(run: Reconciliation) -> SafeString:
 
 def _begun_by(run: Reconciliation) -> SafeString:
     trigger = capfirst(run.get_trigger_display())
-    return format_html("{} ({})", trigger, _("dry run")) if run.dry_run else format_html("{}", trigger)
+    limits = [_("dry run")] if run.dry_run else []
+    limits += [_("only %s") % run.session_name] if run.session_name else []
+    return format_html("{} ({})", trigger, ", ".join(limits)) if limits else format_html("{}", trigger)
 
 
 def _counts(run: Reconciliation) -> SafeString:

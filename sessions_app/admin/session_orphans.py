@@ -1,5 +1,7 @@
 """What people are told of orphans when they add or delete a session."""
 
+import uuid
+
 from django.contrib import messages
 from django.http import HttpRequest
 from django.urls import reverse
@@ -7,9 +9,20 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sessions_app.admin.base import APP, VIEW_ORPHAN
+from sessions_app.admin.base import APP, RESTORE_ORPHAN, VIEW_ORPHAN
 from sessions_app.models import Orphan, OrphanSource, Session
 from sessions_app.services.orphans import Adopted
+
+
+def left_to_choose(request: HttpRequest, name: str) -> Orphan | None:
+    """The orphan from whose page somebody came to add its session: they go back there and choose among its messages."""
+    try:
+        key = uuid.UUID(request.GET.get("orphan", ""))
+    except ValueError:
+        return None
+    if not request.user.has_perm(RESTORE_ORPHAN):
+        return None
+    return Orphan.objects.unresolved().filter(pk=key, session_name=name).first()
 
 
 def tell_adopted(request: HttpRequest, adopted: Adopted) -> None:
@@ -21,6 +34,10 @@ def tell_adopted(request: HttpRequest, adopted: Adopted) -> None:
             count,
         )
         messages.success(request, text % count)
+    for task in adopted.tasks:
+        text = _("Many messages waited under its name: those that are young enough are put into its line now.")
+        where = reverse(f"admin:{APP}_backgroundtask_change", args=[task.pk])
+        messages.info(request, format_html('{} <a href="{}">{}</a>', text, where, _("See how far it is")))
     for orphan in adopted.waiting:
         text = ngettext(
             "%d older message under its name waits for you to decide: it is not sent by itself.",

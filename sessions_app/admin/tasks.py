@@ -17,7 +17,7 @@ from sessions_app.admin import words
 from sessions_app.admin.acts import Act, ActsMixin, Outcome
 from sessions_app.admin.base import APP, PURGE_ORPHAN, RESTORE_ORPHAN, VIEW_ORPHAN, actor_of
 from sessions_app.admin.lists import NewestFirstMixin
-from sessions_app.admin.phrases import said
+from sessions_app.admin.phrases import said, said_in_turn
 from sessions_app.exceptions import Conflict, NotFound
 from sessions_app.models import BackgroundTask, TaskState
 from sessions_app.services import tasks
@@ -115,7 +115,7 @@ class TaskAdmin(ActsMixin, NewestFirstMixin):
     @admin.display(description=gettext_lazy("result"))
     def outcome(self, task: BackgroundTask) -> str:
         """What came of it."""
-        return said(task.result) or "-"
+        return said_in_turn(task.result) or "-"
 
     def confirm_rows(self, request: HttpRequest, rows: Sequence[Any]) -> list[Sequence[Any]]:
         """What it is and how far it is."""
@@ -148,7 +148,7 @@ class TaskAdmin(ActsMixin, NewestFirstMixin):
         context = {
             "title": said(task.title), "task": task, "badge": _badge(task), "progress": self.progress(task),
             "percent": min(100, task.done * 100 // task.total) if task.total else 100 * (not is_open),
-            "is_open": is_open, "result": said(task.result), "facts": list(_facts(request, task)),
+            "is_open": is_open, "result": said_in_turn(task.result), "facts": list(_facts(request, task)),
             "buttons": self.buttons(request, task),
         }  # fmt: skip
         return self.render(request, "backgroundtask/page.html", context)

@@ -22,10 +22,11 @@ from sessions_app.api.schemas.orphans import (
     TaskOut,
 )
 from sessions_app.api.schemas.problems import ProblemOut
-from sessions_app.exceptions import NotFound, SessionNotFound
-from sessions_app.models import Orphan, Scope, Session
-from sessions_app.services import orphans, sessions, tasks
+from sessions_app.exceptions import NotFound
+from sessions_app.models import Orphan, Scope
+from sessions_app.services import audit, orphans, tasks
 from sessions_app.services.orphans import Selection
+from sessions_app.services.orphans.confirmed import restore_confirmed
 
 router = Router(tags=["Orphans"])
 task_router = Router(tags=["Orphans"])
@@ -79,7 +80,9 @@ def export(request: ApiRequest, orphan_id: OrphanId, how: Query[ExportParameters
     """Stream all messages of an orphan, also those that cannot be read."""
     orphan = _orphan(request.auth, orphan_id)
     kind = "text/csv" if how.format == "csv" else "application/jsonl"
-    response = StreamingHttpResponse(orphans.export_rows(orphan, how.format), content_type=f"{kind}; charset=utf-8")
+    count, rows = orphans.begin_export(orphan, how.format)
+    audit.record(request.auth.actor, "export orphan", orphan.queue, count=count, format=how.format)
+    response = StreamingHttpResponse(rows, content_type=f"{kind}; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="orphan-{orphan.pk}.{how.format}"'
     return response  # type: ignore[return-value]
 
@@ -110,18 +113,21 @@ def restore(request: ApiRequest, orphan_id: OrphanId, payload: RestoreIn) -> Orp
     """Put an orphan's messages into a session."""
     caller = request.auth
     orphan = _orphan(caller, orphan_id)
-    session = _target(caller, payload.session or orphan.session_name, create=payload.create)
-    orphan.refresh_from_db()
-    selection = payload.only.selection() if payload.only else Selection()
-    if orphan.messages > tasks.LARGE:
-        task = orphans.restore_later(
-            orphan, session, selection=selection, with_duplicates=payload.with_duplicates, actor=caller.actor
-        )
-        return OrphanDone(orphan=_now(orphan), session=session.name, task=TaskOut.of(task))
-    done = orphans.restore(
-        orphan, session, selection=selection, with_duplicates=payload.with_duplicates, actor=caller.actor
+    done = restore_confirmed(
+        orphan,
+        session_name=payload.session or orphan.session_name,
+        create=payload.create,
+        transport=payload.transport,
+        selection=payload.only.selection() if payload.only else Selection(),
+        with_duplicates=payload.with_duplicates,
+        actor=caller.actor,
     )
-    return OrphanDone(orphan=_now(orphan), restored=done.restored, duplicates=done.duplicates, session=done.session)
+    answer = OrphanDone(orphan=_now(orphan), session=done.session.name)
+    if done.task is not None:
+        answer.task = TaskOut.of(done.task)
+    if done.restored is not None:
+        answer.restored, answer.duplicates = done.restored.restored, done.restored.duplicates
+    return answer
 
 
 @router.post(
@@ -179,15 +185,6 @@ def _unlimited(caller: Caller) -> None:
                 code="key_is_limited",
             )
         )
-
-
-def _target(caller: Caller, name: str, *, create: bool) -> Session:
-    try:
-        return sessions.get(name)
-    except SessionNotFound:
-        if not create:
-            raise
-    return sessions.create(name=name, actor=caller.actor)[0]
 
 
 def _now(orphan: Orphan) -> OrphanOut:

@@ -21,7 +21,7 @@ from sessions_app.api.schemas.sessions import (
     SessionPatch,
 )
 from sessions_app.models import Scope, Session
-from sessions_app.services import queue_overview, sessions
+from sessions_app.services import orphans, queue_overview, sessions
 from sessions_app.services.pacing import Pacing
 from sessions_app.transports import registry
 
@@ -44,8 +44,8 @@ _ACTS: tuple[tuple[sessions.Act, str], ...] = (
     summary="Create a session",
     description="Answers 201 with the new session, 200 when it is there already and nothing differs, and 409 "
     "`session_exists` when something does. A key that is limited to sessions creates none. Messages that waited in an "
-    "orphan of its name go back into its queue if they are young enough (`restored`); for the others a person has to "
-    "decide (`orphan`).",
+    "orphan of its name go back into its queue if they are young enough (`restored`; over 1,000 in the background: "
+    "`restoring`); for the others a person has to decide (`orphan`).",
     operation_id="create_session",
 )
 def create(
@@ -64,6 +64,8 @@ def create(
             )
         )
 
+    made: list[Session] = []
+
     def make() -> tuple[int, SessionOut]:
         transport = registry.get(payload.transport)
         session, adopted = sessions.create(
@@ -75,10 +77,19 @@ def create(
             on_uncertain=payload.on_uncertain,
             max_in_flight=payload.max_in_flight,
             desired_state=payload.desired_state,
+            adopts=False,
         )
+        if adopted is not None:
+            made.append(session)
         return (200 if adopted is None else 201), SessionCreated.made(_out(session), adopted)
 
-    return idempotency.once(request, make)
+    def then() -> SessionOut | None:
+        if not made:
+            return None
+        adopted = orphans.adopt(made[0], actor=caller.actor)
+        return SessionCreated.made(_out(made[0]), adopted)
+
+    return idempotency.once(request, make, then=then)
 
 
 @router.get(

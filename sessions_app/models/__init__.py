@@ -1,8 +1,9 @@
 """The rows of waqueue. One file per aggregate; PostgreSQL is the truth."""
 
 from sessions_app.models.api_key import ApiKey, Scope
-from sessions_app.models.attempt import TOKEN_SEQUENCE, Attempt, InFlight, Outcome
+from sessions_app.models.attempt import NEWEST_TOKEN, TOKEN_SEQUENCE, Attempt, InFlight, Outcome
 from sessions_app.models.audit import AuditEntry
+from sessions_app.models.batch import Batch, BatchState
 from sessions_app.models.deployment import Deployment
 from sessions_app.models.event import Event, EventKind
 from sessions_app.models.idempotency import IdempotencyKey
@@ -20,6 +21,8 @@ from sessions_app.models.message import (
 )
 from sessions_app.models.orphan import UNRESOLVED, Orphan, OrphanEntry, OrphanSource, OrphanState
 from sessions_app.models.reconciliation import (
+    FAILED_ACTION,
+    FINISHED,
     NOTES,
     FindingKind,
     Reconciliation,
@@ -43,7 +46,10 @@ from sessions_app.models.worker import Worker
 
 __all__ = [
     "ACCEPTED",
+    "FAILED_ACTION",
     "FINAL",
+    "FINISHED",
+    "NEWEST_TOKEN",
     "NOTES",
     "OPEN",
     "PROBED_HOLDS",
@@ -54,6 +60,8 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "BackgroundTask",
+    "Batch",
+    "BatchState",
     "Deployment",
     "DesiredState",
     "Event",

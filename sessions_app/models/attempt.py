@@ -9,6 +9,11 @@ from sessions_app.models.session import Session
 # One sequence for the attempts of all sessions: a token says which of two attempts is the newer one, and whether a
 # restored database is older than the Redis beside it. Made by the first migration.
 TOKEN_SEQUENCE = "wa_attempt_token"  # noqa: S105 (a name, not a secret)
+# The highest token that this database has committed. Not the sequence's: that one is written 32 numbers ahead, and what
+# is recovered from a base backup would seem to know attempts that it never made.
+NEWEST_TOKEN = """
+SELECT greatest((SELECT max(token) FROM wa_attempt), (SELECT max(known_token) FROM wa_deployment), 0)
+"""  # noqa: S105 (a statement, not a secret)
 
 
 class Outcome(models.TextChoices):

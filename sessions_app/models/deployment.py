@@ -13,6 +13,9 @@ class Deployment(models.Model):
     only = models.BooleanField(default=True, unique=True, editable=False)
     # The generation of Redis whose queues were last rebuilt; another one means that Redis was wiped or restarted.
     redis_generation = models.CharField(max_length=64, blank=True, default="")
+    # Tokens up to this one count as given out, whatever attempts there are: raised to the mark of Redis when an older
+    # database was put right. Whoever prunes attempts has to raise it to the highest token first.
+    known_token = models.BigIntegerField(default=0, editable=False)
 
     class Meta:
         db_table = "wa_deployment"

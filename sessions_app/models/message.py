@@ -1,12 +1,16 @@
 """Message: one outbound message that we promised to send."""
 
+import json
 import secrets
 import time
 import uuid
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
-from django.db import models
-from django.db.models import Q
+from django.db import connection, models
+from django.db.models import Count, Q
 from django.utils.translation import gettext_lazy as _
 
 from sessions_app.models.session import Session
@@ -21,6 +25,11 @@ def new_id() -> uuid.UUID:
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
     return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62))
+
+
+def written_time(at: datetime) -> str:
+    """A time as jobs and orphans carry it: as texts they sort as they do as times."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class MessageType(models.TextChoices):
@@ -70,6 +79,35 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """As their session sends them."""
         return self.order_by("session_id", "priority", "seq")
 
+    def copy_in(self, messages: Collection["Message"]) -> None:
+        """Insert new rows by COPY: one statement for any number, at a sixth of what `bulk_create` takes.
+
+        Raises the errors of django.db. As `bulk_create` does, it calls neither `save` nor signals.
+        """
+        if not messages:
+            return
+        fields = self.model._meta.concrete_fields
+        values_of = attrgetter(*(field.attname for field in fields))
+        documents = [at for at, field in enumerate(fields) if isinstance(field, models.JSONField)]
+        columns = ", ".join(f'"{field.column}"' for field in fields)
+        statement = f"COPY {self.model._meta.db_table} ({columns}) FROM STDIN"
+        with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for message in messages:
+                row = list(values_of(message))
+                for at in documents:
+                    row[at] = None if row[at] is None else json.dumps(row[at])
+                copy.write_row(row)
+        for message in messages:
+            message._state.adding, message._state.db = False, connection.alias
+
+    def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
+        """How many messages of each batch are in which status, in one look into one index."""
+        counts: dict[uuid.UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
+        rows = self.filter(batch_id__in=list(counts)).order_by().values_list("batch_id", "status")
+        for batch_id, status, count in rows.annotate(Count("pk")):
+            counts[batch_id][status] = count
+        return counts
+
 
 class Message(models.Model):
     """One outbound message. Its place in the line is (`priority`, `seq`) and is kept through every retry.
@@ -115,6 +153,7 @@ class Message(models.Model):
     orphan = models.ForeignKey(
         "sessions_app.Orphan", on_delete=models.SET_NULL, null=True, blank=True, db_index=False, related_name="+"
     )
+    # A Batch. No foreign key: ten thousand checks of the same row would be the dearest part of taking one in.
     batch_id = models.UUIDField(_("batch"), null=True, blank=True)
 
     created_at = models.DateTimeField(_("created"))
@@ -153,7 +192,13 @@ class Message(models.Model):
             models.Index(fields=["session", "-id"], name="wa_message_of_session"),
             models.Index(fields=["recipient", "-id"], name="wa_message_to"),
             models.Index(fields=["client_ref"], condition=~Q(client_ref=""), name="wa_message_client_ref"),
-            models.Index(fields=["batch_id", "id"], condition=Q(batch_id__isnull=False), name="wa_message_batch"),
+            # A batch's messages, newest first; and, without a look at their rows, how many are in which status.
+            models.Index(
+                fields=["batch_id", "id"],
+                include=["status"],
+                condition=Q(batch_id__isnull=False),
+                name="wa_message_of_batch",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -166,3 +211,13 @@ class Message(models.Model):
             if value := getattr(self, name):
                 filled[name] = value
         return filled
+
+    def terms(self) -> dict[str, Any]:
+        """When it may go, as plain JSON: what an orphan needs beside the content to give the message back as it was."""
+        named: dict[str, Any] = {}
+        if self.priority != Priority.NORMAL:
+            named["priority"] = int(self.priority)
+        for name in ("scheduled_at", "expires_at"):
+            if at := getattr(self, name):
+                named[name] = written_time(at)
+        return named

@@ -2,8 +2,9 @@
 
 import uuid
 
+from django.contrib.postgres.indexes import HashIndex
 from django.db import models
-from django.db.models import Q
+from django.db.models import BinaryField, Func, Q
 from django.utils.translation import gettext_lazy as _
 
 from sessions_app.models.message import Message, new_id
@@ -30,6 +31,11 @@ class OrphanState(models.TextChoices):
 
 # Orphans that wait for a decision.
 UNRESOLVED = (OrphanState.DETECTED, OrphanState.ARCHIVED)
+
+
+def _digest(field: str) -> Func:
+    """What stands in an index for a name of Redis: some of those are longer than an index takes."""
+    return Func(field, function="sha256", output_field=BinaryField())
 
 
 class OrphanQuerySet(models.QuerySet["Orphan"]):
@@ -87,14 +93,16 @@ class Orphan(models.Model):
         ]
         constraints = [
             # A queue in Redis is one orphan, however many runs see it.
-            models.UniqueConstraint(fields=["key"], condition=Q(state="detected"), name="wa_orphan_seen_once"),
+            models.UniqueConstraint(_digest("key"), condition=Q(state="detected"), name="wa_orphan_known_once"),
             models.UniqueConstraint(
-                fields=["staging_key"], condition=~Q(staging_key=b""), name="wa_orphan_staging_once"
+                _digest("staging_key"), condition=~Q(staging_key=b""), name="wa_orphan_renamed_once"
             ),
         ]
         indexes = [
             # What a session that is made finds under its name; what lists show first.
-            models.Index(fields=["session_name"], condition=Q(state__in=UNRESOLVED), name="wa_orphan_waiting"),
+            HashIndex(fields=["session_name"], condition=Q(state__in=UNRESOLVED), name="wa_orphan_of_session"),
+            # The row of a list that a run sees again.
+            HashIndex(fields=["key"], condition=Q(state="detected"), name="wa_orphan_of_key"),
         ]
 
     def __str__(self) -> str:

@@ -35,11 +35,26 @@ class FindingKind(models.TextChoices):
     UNREADABLE_ENTRY = "unreadable_entry", _("unreadable entry")
     STRANDED_SESSION = "stranded_session", _("session that nobody would look at")
     EMPTY_NAME = "empty_name", _("name of an empty queue")
+    VANISHED_ORPHAN = "vanished_orphan", _("orphan that left Redis by other hands")
     OTHER_DEPLOYMENT = "other_deployment", _("Redis of another database")
 
 
 # What is only said: it leaves nothing to be done.
 NOTES = (FindingKind.FOREIGN_KEY, FindingKind.EMPTY_NAME)
+# The action of a finding that could not be put right; its details say why.
+FAILED_ACTION = "failed"
+# How a run ends that could run.
+FINISHED = (ReconciliationOutcome.CLEAN, ReconciliationOutcome.REPAIRED, ReconciliationOutcome.FINDINGS)
+
+
+class ReconciliationQuerySet(models.QuerySet["Reconciliation"]):
+    def whole(self) -> "ReconciliationQuerySet":
+        """Those that acted, and on all there was."""
+        return self.filter(dry_run=False, session_name="")
+
+    def finished(self) -> "ReconciliationQuerySet":
+        """Those that could run."""
+        return self.filter(outcome__in=FINISHED)
 
 
 class Reconciliation(models.Model):
@@ -47,6 +62,10 @@ class Reconciliation(models.Model):
 
     trigger = models.CharField(_("begun by"), max_length=10, choices=Trigger.choices)
     dry_run = models.BooleanField(_("dry run"), default=False)
+    # Where it looked only at what bears one name: it stands in for no whole run.
+    session_name = models.CharField(_("only"), max_length=1000, blank=True, default="")
+    # A timed run that found what the run before it had found, and had nothing to do: only the latest of these is kept.
+    is_repeat = models.BooleanField(default=False, editable=False)
     started_at = models.DateTimeField(_("began"))
     finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
     outcome = models.CharField(
@@ -57,6 +76,8 @@ class Reconciliation(models.Model):
     )
     counts = models.JSONField(_("found"), default=dict, blank=True)
     error = models.CharField(_("why not"), max_length=500, blank=True, default="")
+
+    objects = ReconciliationQuerySet.as_manager()
 
     class Meta:
         db_table = "wa_reconciliation"

@@ -1,6 +1,6 @@
 """The Redis clients. The web's fails fast, since its rows are safe already; the worker's is patient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,8 @@ from sessions_app.queues.scripts import Script
 
 # An answer to a client of the API must not wait for Redis: 202 within 300 ms, whatever state Redis is in.
 _WEB_TIMEOUT_SECONDS = 0.1
+# The answer to a batch takes about as long by itself.
+_BULK_TIMEOUT_SECONDS = 1.0
 # No script of ours runs for longer than milliseconds; a worker that hears nothing for so long reconnects.
 _WORKER_TIMEOUT_SECONDS = 5.0
 
@@ -28,6 +30,18 @@ def web_client() -> redis.Redis:
     return redis.Redis.from_url(
         settings.REDIS_URL,
         socket_timeout=_WEB_TIMEOUT_SECONDS,
+        socket_connect_timeout=_WEB_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+@cache
+def bulk_client() -> redis.Redis:
+    """The client of web processes for thousands of jobs at once: one try, that may take a moment."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=_BULK_TIMEOUT_SECONDS,
         socket_connect_timeout=_WEB_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
@@ -84,6 +98,24 @@ def run(client: redis.Redis, script: Script, keys: Sequence[str | bytes], args: 
             reply = client.eval(script.text, len(keys), *keys, *args)
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    return _ours(reply)
+
+
+def run_all(client: redis.Redis, script: Script, keys: Sequence[str | bytes], calls: Iterable[list[Any]]) -> list[Any]:
+    """Run `script` once for the arguments of each call, in one round trip; raise what `run` raises.
+
+    Redis serves others between the calls. The script has to be known to Redis already: by a `run` just before.
+    """
+    try:
+        with client.pipeline(transaction=False) as pipe:
+            for args in calls:
+                pipe.evalsha(script.sha, len(keys), *keys, *args)
+            return [_ours(reply) for reply in pipe.execute()]
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def _ours(reply: Any) -> Any:
     if isinstance(reply, bytes):
         raise OtherDeployment(f"this Redis belongs to the waqueue database {reply.decode()}: nothing in it is touched")
     return reply

@@ -5,14 +5,23 @@ stands there is kept as its bytes, with the reason why it cannot be read.
 """
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sessions_app.models import Priority
+from sessions_app.models.message import written_time
+from sessions_app.queues.jobs import JOB_FUNCTION
+
 # What one entry may unpack to; what is larger is no message.
 _MAX_BYTES = 1024 * 1024
+# What of an entry is kept at most, and how large the content of a job may be to be read at all.
+WHOLE_BYTES = 16 * 1024 * 1024
+# How deep a template may be nested: what is deeper is no template, and the stack ends somewhere.
+_MAX_DEPTH = 32
 _TYPES = ("text", "image", "document", "template")
 
 
@@ -40,7 +49,7 @@ def parse_legacy(raw: bytes) -> ParsedEntry:
     if not raw:
         return ParsedEntry(raw, error="empty")
     if len(raw) > _MAX_BYTES:
-        return ParsedEntry(raw, error=f"{len(raw)} bytes are too large for a message")
+        return ParsedEntry(raw[:WHOLE_BYTES], error=f"{len(raw)} bytes are too large for a message")
     try:
         entry = json.loads(raw)
     except (ValueError, RecursionError):
@@ -50,14 +59,19 @@ def parse_legacy(raw: bytes) -> ParsedEntry:
     return _message(raw, _text(entry.get("id")), entry, _time_of_ms(entry.get("createdAt")))
 
 
-def parse_job(job_id: bytes, fields: Mapping[bytes, bytes] | None) -> ParsedEntry:
-    """An RQ job by its id and its hash; None for a hash that is gone. Pickled data is not looked into."""
+def too_large_job(job_id: bytes, size: int) -> ParsedEntry:
+    """An RQ job whose content takes so many bytes that it is left unread."""
+    return ParsedEntry(job_id[:WHOLE_BYTES], printable(job_id, 200), error=f"{size} bytes are too large for a message")
+
+
+def parse_job(job_id: bytes, fields: Mapping[bytes, bytes] | Exception | None) -> ParsedEntry:
+    """An RQ job by its id and its hash, or what Redis said instead. Pickled data is not looked into."""
     name = printable(job_id, 200)
-    if not fields:
-        return ParsedEntry(job_id, name, error="its content is gone: only the id is left")
-    raw = json.dumps(
-        {"id": name, "hash": {key.decode("latin-1"): value.decode("latin-1") for key, value in fields.items()}}
-    ).encode()
+    if not fields or isinstance(fields, Exception):
+        return ParsedEntry(job_id[:WHOLE_BYTES], name, error="its content is gone: only the id is left")
+    # In one order, whatever Redis says: what was kept already is known by its bytes.
+    hash_ = {key.decode("latin-1"): value.decode("latin-1") for key, value in sorted(fields.items())}
+    raw = json.dumps({"id": name, "hash": hash_}).encode()
     created_at = _time_of_rq(fields.get(b"created_at", b""))
     data = _unpacked(fields.get(b"data", b""))
     if data is None:
@@ -69,7 +83,22 @@ def parse_job(job_id: bytes, fields: Mapping[bytes, bytes] | None) -> ParsedEntr
     if not (isinstance(call, list) and len(call) == 4 and isinstance(call[2], list) and isinstance(call[3], dict)):
         return ParsedEntry(raw, name, created_at=created_at, error="JSON, but no call of RQ")
     given = call[3] or next((value for value in call[2] if isinstance(value, dict)), {})
-    return _message(raw, name, given, created_at)
+    parsed = _message(raw, name, given, created_at)
+    # Others may mean something else by these names.
+    return replace(parsed, content=parsed.content | _terms(given)) if call[0] == JOB_FUNCTION else parsed
+
+
+def _terms(given: Mapping[str, Any]) -> dict[str, Any]:
+    """When a message of ours was to go, as `Message.terms()` wrote it."""
+    terms: dict[str, Any] = {}
+    if given.get("priority") == Priority.HIGH and not isinstance(given["priority"], bool):
+        terms["priority"] = int(Priority.HIGH)
+    for name in ("scheduled_at", "expires_at"):
+        value = given.get(name)
+        at = _time_of_rq(value.encode("utf-8", "replace")) if isinstance(value, str) else None
+        if at is not None:
+            terms[name] = written_time(at)
+    return terms
 
 
 def _message(raw: bytes, job_id: str, given: Mapping[str, Any], created_at: datetime | None) -> ParsedEntry:
@@ -82,10 +111,15 @@ def _message(raw: bytes, job_id: str, given: Mapping[str, Any], created_at: date
     for name in ("media_url", "filename", "caption", "client_ref"):
         if value := _text(given.get(name)):
             content[name] = value
-    if isinstance(given.get("template"), dict):
-        content["template"] = given["template"]
     error = ""
-    if not to:
+    if isinstance(given.get("template"), dict):
+        try:
+            content["template"] = _json(given["template"], _MAX_DEPTH)
+        except ValueError:
+            error = "its template cannot be kept"
+    if error:
+        pass
+    elif not to:
         error = "no phone"
     elif kind == "text" and not text:
         error = "no text"
@@ -99,8 +133,27 @@ def _message(raw: bytes, job_id: str, given: Mapping[str, Any], created_at: date
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return ""
-    # PostgreSQL takes neither NUL nor half a surrogate pair.
-    return str(value).replace("\x00", "").encode("utf-8", "replace").decode()
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    """Text as PostgreSQL takes it: without NUL and without half a surrogate pair."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _json(value: Any, depth: int) -> Any:
+    """JSON as PostgreSQL takes it. Raises ValueError for what it does not: NaN, Infinity, more than `depth` levels."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("no number")
+    if isinstance(value, (dict, list)) and not depth:
+        raise ValueError("too deep")
+    if isinstance(value, dict):
+        return {_clean(name): _json(inner, depth - 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_json(inner, depth - 1) for inner in value]
+    return value
 
 
 def _unpacked(data: bytes) -> bytes | None:

@@ -12,6 +12,8 @@ from sessions_app.exceptions import OtherDeployment, QueueUnavailable
 from sessions_app.queues import keys, scripts
 from sessions_app.queues.connection import deployment_id, run, web_client
 
+_FAR_MS = 2**53
+
 
 def depths(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[int]:
     """How many jobs each session's queue holds, in one round trip. Raises QueueUnavailable."""
@@ -112,7 +114,8 @@ def due_in_ms(session_names: Sequence[str], *, client: redis.Redis | None = None
         client, [("TIME",), *(("ZSCORE", keys.DUE, name) for name in session_names)]
     )
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    return [None if score is None else int(float(score)) - now_ms for score in scores]
+    # Anybody may have written infinity there.
+    return [None if score is None else int(max(-_FAR_MS, min(_FAR_MS, float(score)))) - now_ms for score in scores]
 
 
 def empty_names(*, client: redis.Redis | None = None) -> set[bytes]:

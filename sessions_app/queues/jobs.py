@@ -6,9 +6,9 @@ field by field because `rq.job.Job` costs ten times as much; `tests/test_mirror.
 
 import json
 import zlib
-from datetime import UTC, datetime
 
 from sessions_app.models import Message
+from sessions_app.models.message import written_time
 from sessions_app.queues.keys import queue_name
 
 JOB_FUNCTION = "sessions_app.jobs.send_message"
@@ -16,17 +16,13 @@ JOB_FUNCTION = "sessions_app.jobs.send_message"
 _TIMEOUT_SECONDS = "180"
 
 
-def _rq_time(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def job_fields(session_name: str, message: Message) -> list[bytes | str]:
     """The job's hash as a flat list of names and values. Its description holds no content: RQ logs it."""
-    call = [JOB_FUNCTION, None, [str(message.id)], message.content() | {"seq": message.seq}]
+    call = [JOB_FUNCTION, None, [str(message.id)], message.content() | message.terms() | {"seq": message.seq}]
     data = json.dumps(call, ensure_ascii=False, separators=(",", ":")).encode()
     return [
-        "created_at", _rq_time(message.created_at),
-        "enqueued_at", _rq_time(message.queued_at or message.created_at),
+        "created_at", written_time(message.created_at),
+        "enqueued_at", written_time(message.queued_at or message.created_at),
         "data", zlib.compress(data, 1),
         "origin", queue_name(session_name),
         "description", f"message {message.id}",

@@ -1,7 +1,8 @@
 """Lists as such, whoever made them: found with SCAN, renamed away, read in parts, deleted. Names are bytes here."""
 
+import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,15 @@ from redis.exceptions import RedisError, ResponseError
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.queues import keys, scripts
 from sessions_app.queues.connection import deployment_id, run, upkeep_client
-from sessions_app.queues.entries import ParsedEntry, parse_job, parse_legacy
+from sessions_app.queues.entries import WHOLE_BYTES, ParsedEntry, parse_job, parse_legacy, too_large_job
 
 # Keys of one SCAN step, entries of one read: Redis serves nobody else meanwhile.
 _SCAN = 500
 CHUNK = 500
+# A list of no more bytes is read by its entries alone, a larger one by few at a time until so many bytes are there.
+_SMALL_BYTES = 64 * 1024 * 1024
+_READ_BYTES = 4 * 1024 * 1024
+_FEW = 16
 _STAGING_PREFIX = b"waqueue:archive:"
 _REPLACED_PREFIX = b"waqueue:replaced:"
 
@@ -83,18 +88,52 @@ def original_of(renamed: bytes) -> bytes:
 
 
 def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis | None = None) -> list[bytes]:
-    """Up to `count` entries of a list from index `start` on, as they are. Raises QueueUnavailable."""
+    """Up to `count` entries of a list from index `start` on, as they are: fewer of large ones, none only at the end.
+
+    Raises QueueUnavailable.
+    """
+    client = client or upkeep_client()
+    found: list[bytes] = []
+    size, step = 0, count
     try:
-        raw: Any = (client or upkeep_client()).lrange(key, start, start + count - 1)
-        return list(raw)
+        if int(client.memory_usage(key, samples=0) or 0) > _SMALL_BYTES:
+            step = 1
+        while len(found) < count and size < _READ_BYTES:
+            first = start + len(found)
+            part: Any = client.lrange(key, first, min(first + step, start + count) - 1)
+            found += part
+            size += sum(map(len, part))
+            if len(part) < step:
+                break
+            step = min(4 * step, _FEW)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    return found
+
+
+def drop_first(
+    key: bytes, count: int, jobs: Mapping[bytes, bytes | None], *, client: redis.Redis | None = None
+) -> None:
+    """Delete the first entries of a list, and the contents of `jobs`, each with what was copied of it.
+
+    A job whose hash says that it belongs to another queue stays, and so does one that was written anew since it was
+    copied. Raises QueueUnavailable.
+    """
+    client = client or upkeep_client()
+    stamps = [b"" if raw is None else _stamp(raw) for raw in jobs.values()]
+    job_keys: list[str | bytes] = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in jobs]
+    try:
+        if jobs:
+            run(client, scripts.DROP_JOBS, job_keys, [_origin(key), *stamps])
+        client.ltrim(key, count, -1)
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
-def drop(key: bytes, *, client: redis.Redis | None = None) -> None:
-    """Delete a list, and nothing of what it names. Raises QueueUnavailable."""
+def is_there(*names: str, client: redis.Redis | None = None) -> bool:
+    """Whether any of these keys is there, a list or not. Raises QueueUnavailable."""
     try:
-        (client or upkeep_client()).unlink(key)
+        return bool((client or upkeep_client()).exists(*names))
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
@@ -118,72 +157,90 @@ def rename_away(key: bytes, staging_key: bytes, *, client: redis.Redis | None = 
 def read(
     key: bytes, start: int, *, is_rq: bool, count: int = CHUNK, client: redis.Redis | None = None
 ) -> list[ParsedEntry]:
-    """Up to `count` entries of a list from index `start` on, parsed. Raises QueueUnavailable."""
+    """Up to `count` entries of a list from index `start` on, parsed: fewer of large ones, none only at the end.
+
+    Raises QueueUnavailable.
+    """
     raw = read_raw(key, start, count, client=client)
     return read_jobs(raw, client=client) if is_rq else [parse_legacy(entry) for entry in raw]
 
 
 def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> list[ParsedEntry]:
-    """RQ jobs by their ids, parsed. Raises QueueUnavailable."""
+    """RQ jobs by their ids, parsed; the content of one that is larger than all bounds is not read.
+
+    Raises QueueUnavailable.
+    """
+    client = client or upkeep_client()
+    parsed: list[ParsedEntry] = []
     try:
-        with (client or upkeep_client()).pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
-            hashes = pipe.execute(raise_on_error=False)
+        for part in _by_bytes(job_ids, client):
+            with client.pipeline(transaction=False) as pipe:
+                for job_id, size in part:
+                    if size <= WHOLE_BYTES:
+                        pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
+                hashes = iter(pipe.execute(raise_on_error=False))
+            parsed += [
+                parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size)
+                for job_id, size in part
+            ]
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    return [
-        parse_job(job_id, None if isinstance(fields, Exception) else fields)
-        for job_id, fields in zip(job_ids, hashes, strict=True)
-    ]
+    return parsed
 
 
-def delete(key: bytes, *, is_rq: bool, client: redis.Redis | None = None) -> int:
+def _by_bytes(job_ids: Sequence[bytes], client: redis.Redis) -> Iterator[list[tuple[bytes, int]]]:
+    """Jobs with the bytes that each takes in Redis, in parts that may be read at once."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.memory_usage(keys.RQ_JOB_PREFIX.encode() + job_id, samples=0)
+        sizes = pipe.execute()
+    part: list[tuple[bytes, int]] = []
+    total = 0
+    for job_id, size in zip(job_ids, sizes, strict=True):
+        if part and total + (size or 0) > _READ_BYTES:
+            yield part
+            part, total = [], 0
+        part.append((job_id, size or 0))
+        total += size or 0
+    if part:
+        yield part
+
+
+def delete(
+    key: bytes,
+    *,
+    is_rq: bool,
+    copied: Callable[[Sequence[bytes]], Mapping[bytes, bytes]] | None = None,
+    client: redis.Redis | None = None,
+) -> int:
     """Delete a list and, for RQ's, the jobs in it, in steps that do not hold Redis up; return how many entries it had.
 
-    A job whose hash says that it belongs to another queue stays. Raises QueueUnavailable.
+    A job whose hash says that it belongs to another queue stays, and so does one that was written anew since `copied`
+    read it: that returns what was copied of jobs, by their ids. Raises QueueUnavailable.
     """
     client = client or upkeep_client()
     deleted = 0
-    try:
-        while raw := read_raw(key, 0, client=client):
-            own = _own_hashes(key, raw, client) if is_rq else []
-            with client.pipeline(transaction=False) as pipe:
-                if own:
-                    pipe.unlink(*own)
-                pipe.ltrim(key, len(raw), -1)
-                pipe.execute()
-            deleted += len(raw)
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    while raw := read_raw(key, 0, client=client):
+        kept = copied(raw) if copied is not None and is_rq else {}
+        drop_first(key, len(raw), {job_id: kept.get(job_id) for job_id in raw} if is_rq else {}, client=client)
+        deleted += len(raw)
     return deleted
 
 
-def remove_jobs(queue_key: bytes, job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> None:
-    """Take jobs out of a queue, and the hashes of those that do not say they are another's. Raises QueueUnavailable."""
-    client = client or upkeep_client()
+def _stamp(raw: bytes) -> bytes:
+    """When a job was written, of what was copied of it: whoever takes its id again writes both times anew."""
     try:
-        own = _own_hashes(queue_key, job_ids, client)
-        with client.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.execute_command("LREM", queue_key, 0, job_id)  # type: ignore[no-untyped-call]
-            if own:
-                pipe.unlink(*own)
-            pipe.execute()
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+        fields = json.loads(raw)["hash"]
+    except (ValueError, KeyError, TypeError):
+        # Only its id was left.
+        fields = {}
+    return f"{fields.get('created_at', '')}|{fields.get('enqueued_at', '')}".encode("latin-1")
 
 
-def _own_hashes(key: bytes, job_ids: Sequence[bytes], client: redis.Redis) -> list[bytes]:
-    """The hashes of these jobs, but for those that say that they belong to another queue."""
+def _origin(key: bytes) -> bytes:
+    """What the jobs of a list call their queue."""
     origin = original_of(key) if is_staged(key) or is_replaced(key) else key
-    queue = origin.removeprefix(keys.RQ_QUEUE_PREFIX.encode())
-    job_keys = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in job_ids]
-    with client.pipeline(transaction=False) as pipe:
-        for job_key in job_keys:
-            pipe.hget(job_key, "origin")
-        owners = pipe.execute(raise_on_error=False)
-    return [job for job, owner in zip(job_keys, owners, strict=True) if owner == queue]
+    return origin.removeprefix(keys.RQ_QUEUE_PREFIX.encode())
 
 
 def load(

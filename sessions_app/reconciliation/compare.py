@@ -4,7 +4,9 @@ Two looks at least a second apart: what a put, a settle or a new session is just
 """
 
 import time
+import uuid
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import redis
 from django.conf import settings
@@ -19,37 +21,38 @@ from sessions_app.reconciliation.mirrors import Difference, differences
 from sessions_app.reconciliation.report import Report
 from sessions_app.services.orphans.archiving import queue_label
 
+T = TypeVar("T")
+
 _SECOND_LOOK_SECONDS = 1.0
 _NAMES = 500
 _QUEUES = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
 
 
-def compare(*, session_name: str | None = None, client: redis.Redis | None = None) -> Report:
-    """Everything that is not as PostgreSQL says. With `session_name`, only what bears that name.
+def compare(report: Report, *, session_name: str | None = None, client: redis.Redis | None = None) -> None:
+    """Write into `report` all that is not as PostgreSQL says. With `session_name`, only what bears that name.
 
     Raises QueueUnavailable and database errors.
     """
     client = client or upkeep_client()
-    report = Report()
     try:
         meta = inspect.meta(client=client)
     except OtherDeployment as error:
         report.add(FindingKind.OTHER_DEPLOYMENT, detail=error.detail)
         report.stopped = True
-        return report
+        return
     if older_database.is_older(meta.mark):
         report.add(FindingKind.OLDER_DATABASE, detail=f"attempts up to {meta.mark} were made in a later database")
-    if meta.generation != Deployment.current().redis_generation:
+    # All queues are written anew then, and not only those of one name.
+    if session_name is None and meta.generation != Deployment.current().redis_generation:
         report.add(FindingKind.GENERATION_LOST, detail="Redis was wiped, restarted or failed over")
     first = _Look(client, session_name)
     if first.is_right:
         first.notes(report)
-        return report
+        return
     time.sleep(_SECOND_LOOK_SECONDS)
     second = _Look(client, session_name, only=first)
     second.report(report, first)
     second.notes(report)
-    return report
 
 
 class _Look:
@@ -66,6 +69,7 @@ class _Look:
         self.strays: dict[bytes, int] = {}
         self.mirrors: dict[int, tuple[Session, Difference]] = {}
         self.empty_names: set[bytes] = set()
+        self.vanished: dict[uuid.UUID, Orphan] = {}
         self.stranded: dict[int, str] = {}
         self._look(only)
 
@@ -74,12 +78,13 @@ class _Look:
         """Whether nothing but notes was found."""
         return not (
             self.orphans or self.legacy or self.unfinished or self.strays or self.mirrors or self.stranded
-            or self.empty_names
+            or self.empty_names or self.vanished
         )  # fmt: skip
 
     def _look(self, only: "_Look | None") -> None:
         self._queues()
         self._legacy()
+        self._vanished()
         for orphan in self.unfinished:
             if orphan.state == OrphanState.DETECTED and not lists.length(bytes(orphan.staging_key)):
                 # Not renamed yet: it is the list of an archiving that was begun, not another one.
@@ -138,6 +143,15 @@ class _Look:
             else:
                 self.legacy[key.key] = key.length
 
+    def _vanished(self) -> None:
+        """Orphans that are left in Redis for a person, and are not there any more."""
+        live = Orphan.objects.filter(state=OrphanState.DETECTED, staging_key=b"")
+        if self._session_name:
+            live = live.filter(session_name=self._session_name)
+        for part in _parts([orphan for orphan in live if bytes(orphan.key) not in self.orphans | self.legacy]):
+            lengths = inspect.lengths([bytes(orphan.key) for orphan in part], client=self._client)
+            self.vanished |= {orphan.pk: orphan for orphan, length in zip(part, lengths, strict=True) if not length}
+
     def _is_wanted(self, name: bytes) -> bool:
         return self._session_name is None or name == self._session_name.encode()
 
@@ -181,6 +195,12 @@ class _Look:
             )  # fmt: skip
         for key in self.empty_names & first.empty_names:
             report.add(FindingKind.EMPTY_NAME, queue=queue_label(key), key=key)
+        for orphan_id in self.vanished.keys() & first.vanished.keys():
+            orphan = self.vanished[orphan_id]
+            report.add(
+                FindingKind.VANISHED_ORPHAN, queue=orphan.queue, session=orphan.session_name,
+                messages=orphan.messages, orphan=orphan, detail=f"orphan {orphan.pk}",
+            )  # fmt: skip
 
 
 def _report_mirror(report: Report, row: Session, difference: Difference) -> None:
@@ -207,6 +227,6 @@ def _legacy_name_of(key: bytes) -> str:
     return printable(key.removeprefix(settings.WAQUEUE_LEGACY_PREFIX.encode()))
 
 
-def _parts(items: list[bytes]) -> Iterator[list[bytes]]:
+def _parts(items: list[T]) -> Iterator[list[T]]:
     for start in range(0, len(items), _NAMES):
         yield items[start : start + _NAMES]

@@ -11,10 +11,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Message, Session
-from sessions_app.queues import keys
+from sessions_app.queues import inspect, keys, lists
 
-# Sessions of one step, and entries of one read.
+# Sessions of one step, entries of their queues in memory at once, and entries of one read.
 SESSIONS = 200
+_HELD = 50_000
 _ENTRIES = 2000
 
 _LINES = """
@@ -37,10 +38,11 @@ class Difference:
 
     def both(self, later: "Difference") -> "Difference":
         """What is different in both looks: a put or a settle on its way is only in one."""
+        unknown = set(later.unknown)
         return Difference(
             self.missing & later.missing,
             self.final & later.final,
-            tuple(job for job in self.unknown if job in set(later.unknown)),
+            tuple(job for job in self.unknown if job in unknown),
             self.duplicate & later.duplicate,
             self.without_hash & later.without_hash,
             self.is_misordered and later.is_misordered,
@@ -53,8 +55,9 @@ class Difference:
 
 def differences(sessions: Sequence[Session], client: redis.Redis) -> Iterator[tuple[Session, Difference]]:
     """Those of `sessions` whose queue is not what their rows say. Raises QueueUnavailable and database errors."""
-    for start in range(0, len(sessions), SESSIONS):
-        part = sessions[start : start + SESSIONS]
+    for part in _parts(sessions, client):
+        if len(part) == 1 and _is_equal(part[0], client):
+            continue
         # Redis first: a message settled between the two reads is still in the list, and looks final only then.
         queues = _queues(part, client)
         with connection.cursor() as cursor:
@@ -66,6 +69,40 @@ def differences(sessions: Sequence[Session], client: redis.Redis) -> Iterator[tu
                 yield session, Difference(is_foreign=True)
             elif difference := _compare(session, queue, line, client):
                 yield session, difference
+
+
+def _parts(sessions: Sequence[Session], client: redis.Redis) -> Iterator[list[Session]]:
+    """Sessions whose queues together are held in memory; a long one by itself."""
+    part: list[Session] = []
+    total = 0
+    for start in range(0, len(sessions), SESSIONS):
+        some = sessions[start : start + SESSIONS]
+        for session, depth in zip(some, inspect.depths([one.name for one in some], client=client), strict=True):
+            if part and (total + depth > _HELD or len(part) == SESSIONS):
+                yield part
+                part, total = [], 0
+            part.append(session)
+            total += depth
+    if part:
+        yield part
+
+
+def _is_equal(session: Session, client: redis.Redis) -> bool:
+    """Whether a queue is what its rows say, seen without holding all of it."""
+    line = (
+        Message.objects.open().filter(session=session).order_by("priority", "seq").values_list("priority", "seq", "pk")
+    )
+    key = keys.queue_key(session.name).encode()
+    start, place = 0, (-1, 0)
+    while True:
+        # A key that is no list is for the other comparison to say.
+        queue = lists.read_raw(key, start, _ENTRIES, client=client) if lists.length(key, client=client) else []
+        rows = list(line.extra(where=["(priority, seq) > (%s, %s)"], params=list(place))[: max(len(queue), 1)])
+        if queue != [str(pk).encode() for _, _, pk in rows] or _without_hash(queue, client):
+            return False
+        if not queue:
+            return True
+        start, place = start + len(queue), rows[-1][:2]
 
 
 def _compare(session: Session, queue: list[bytes], line: list[bytes], client: redis.Redis) -> Difference | None:
@@ -89,8 +126,9 @@ def _compare(session: Session, queue: list[bytes], line: list[bytes], client: re
     return difference or None
 
 
-def known_rows(job_ids: Sequence[bytes]) -> set[bytes]:
-    """Those of `job_ids` for which PostgreSQL has a message."""
+def known_rows(job_ids: Sequence[bytes], *, only_open: bool = False) -> set[bytes]:
+    """Those of `job_ids` for which PostgreSQL has a message, or one that is open."""
+    messages = Message.objects.open() if only_open else Message.objects.all()
     ids: dict[uuid.UUID, bytes] = {}
     for job in job_ids:
         try:
@@ -100,7 +138,7 @@ def known_rows(job_ids: Sequence[bytes]) -> set[bytes]:
     found: set[bytes] = set()
     pks = list(ids)
     for start in range(0, len(pks), 5000):
-        rows = Message.objects.filter(pk__in=pks[start : start + 5000]).values_list("pk", flat=True)
+        rows = messages.filter(pk__in=pks[start : start + 5000]).values_list("pk", flat=True)
         found |= {ids[pk] for pk in rows}
     return found
 

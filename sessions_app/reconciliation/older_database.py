@@ -1,8 +1,8 @@
 """PostgreSQL was restored from a backup that is older than Redis: some of its open rows were sent already.
 
-It shows by the attempt tokens: Redis remembers the highest one settled, and the restored sequence is below it. Nothing
-is sent until the rows that may have gone in the lost future are uncertain: those that have no job in the mirror any
-more, and the first row of each session that somebody may have had in hand.
+It shows by the attempt tokens: Redis remembers the highest one settled, and what this database has committed is below
+it. Nothing is sent until the rows that may have gone in the lost future are uncertain: those that have no job in the
+mirror any more, and the first row of each session that somebody may have had in hand.
 """
 
 import logging
@@ -11,7 +11,17 @@ import redis
 from django.db import connection, transaction
 from django.utils import timezone
 
-from sessions_app.models import TOKEN_SEQUENCE, UNSENT, Event, EventKind, Message, Session, Status
+from sessions_app.models import (
+    NEWEST_TOKEN,
+    TOKEN_SEQUENCE,
+    UNSENT,
+    Deployment,
+    Event,
+    EventKind,
+    Message,
+    Session,
+    Status,
+)
 from sessions_app.queues import inspect, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.dispatch import AGAIN_MS
@@ -25,12 +35,12 @@ _WHY = "the database was restored from a backup: it may have been sent before"
 def is_older(mark: int) -> bool:
     """Whether Redis has settled an attempt that this database has never made."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT last_value FROM {TOKEN_SEQUENCE}")  # noqa: S608 (a constant)
+        cursor.execute(NEWEST_TOKEN)
         return mark > int(cursor.fetchone()[0])
 
 
 def resolve(*, wait: bool = False, client: redis.Redis | None = None) -> int | None:
-    """Make uncertain what may have been sent, then raise the sequence; return how many, None when it was done already.
+    """Make uncertain what may have been sent, then go on above the mark; return how many, None when it was done.
 
     One process at a time; begun again after a crash it goes on. With `wait`, it is done when this returns: whoever puts
     jobs before that would hide what was sent. Raises QueueUnavailable and database errors.
@@ -45,7 +55,12 @@ def resolve(*, wait: bool = False, client: redis.Redis | None = None) -> int | N
             if not is_older(mark):
                 return None
             doubted = sum(_doubt(session, client) for session in Session.objects.alive().order_by("pk"))
-            cursor.execute("SELECT setval(%s, %s)", [TOKEN_SEQUENCE, mark])
+            # The sequence may be above the mark all the same: never back to tokens that were given out.
+            cursor.execute(
+                f"SELECT setval(%s, greatest(last_value, %s)) FROM {TOKEN_SEQUENCE}",  # noqa: S608 (a constant)
+                [TOKEN_SEQUENCE, mark],
+            )
+            Deployment.objects.filter(known_token__lt=mark).update(known_token=mark)
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
     log.warning("the database is older than Redis: %d messages that may have been sent are uncertain now", doubted)

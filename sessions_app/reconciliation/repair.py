@@ -1,14 +1,23 @@
 """What was found is put right, as far as a machine may: nothing is deleted unless an operator set that policy."""
 
 import logging
-from collections.abc import Callable
+import traceback
 from enum import StrEnum
 
 from django.conf import settings
+from django.db import connection
 from django.utils import timezone
 
-from sessions_app.exceptions import Conflict
-from sessions_app.models import FindingKind, Orphan, OrphanSource, OrphanState, Session
+from sessions_app.exceptions import Conflict, OtherDeployment, WaqueueError, primary_message
+from sessions_app.models import (
+    FAILED_ACTION,
+    Deployment,
+    FindingKind,
+    Orphan,
+    OrphanSource,
+    OrphanState,
+    Session,
+)
 from sessions_app.queues import inspect, keys, lists, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.reconciliation import older_database, rebuild
@@ -18,7 +27,6 @@ from sessions_app.services import orphans
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans.adopting import restore_young
 from sessions_app.services.orphans.archiving import queue_label
-from sessions_app.services.orphans.unknown import archive_unknown
 
 log = logging.getLogger(__name__)
 
@@ -35,45 +43,78 @@ ACTOR = Actor("reconciliation")
 
 
 def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
-    """Act on every finding and write into it what was done. Raises QueueUnavailable and database errors."""
+    """Act on every finding and write into it what was done. Raises QueueUnavailable and database errors.
+
+    One that cannot be put right says so, and keeps none of the others from it.
+    """
     if report.stopped:
         return
-    rebuilt: set[int] = set()
-    for finding in _in_order(report):
-        match finding.kind:
-            case FindingKind.OLDER_DATABASE:
-                older_database.resolve(wait=True)
-                finding.action = "made uncertain"
-            case FindingKind.GENERATION_LOST:
-                rebuild.rebuild(inspect.establish_generation())
-                finding.action = "rebuilt"
-            case FindingKind.ORPHAN_QUEUE:
-                _say_unreadable(report, finding, _orphan(finding, policy))
-            case FindingKind.LEGACY_QUEUE:
-                _say_unreadable(report, finding, _legacy(finding, legacy_policy))
-            case FindingKind.UNKNOWN_JOB if finding.row is not None:
-                archive_unknown(finding.row, finding.job_ids, queue_key=keys.queue_key(finding.session).encode())
-                finding.action = "archived"
-            case FindingKind.STRANDED_SESSION:
-                mirror.signal([finding.session], client=upkeep_client())
-                finding.action = "signalled"
-            case FindingKind.EMPTY_NAME:
-                inspect.forget_empty_name(finding.key)
-                finding.action = "forgotten"
-            case _ if finding.row is not None:
-                if finding.row.pk not in rebuilt:
-                    rebuild.rebuild_session(finding.row, upkeep_client())
-                    rebuilt.add(finding.row.pk)
-                if finding.kind == FindingKind.FINAL_JOB:
-                    lists.remove_jobs(keys.queue_key(finding.session).encode(), finding.job_ids)
-                finding.action = "put right"
+    rewritten: set[int] = set()
+    # What decides about the others comes first.
+    first = (FindingKind.OLDER_DATABASE, FindingKind.GENERATION_LOST)
+    for finding in sorted(report.findings, key=lambda finding: finding.kind not in first):
+        try:
+            _put_right(report, finding, rewritten, policy=policy, legacy_policy=legacy_policy)
+        except Exception as error:
+            if isinstance(error, OtherDeployment) or not _may_go_on():
+                raise
+            finding.action, finding.detail = FAILED_ACTION, primary_message(error)
+            # Where it went wrong, without the error's own text: that may quote what stands in the queue.
+            where = "" if isinstance(error, WaqueueError) else "".join(traceback.format_tb(error.__traceback__))
+            log.info("queue %s could not be put right: %s\n%s", finding.queue, finding.detail, where)
 
 
-def _in_order(report: Report) -> list[Finding]:
-    """What decides about the others comes first; jobs that nobody knows are saved before their queue is rewritten."""
-    first = [FindingKind.OLDER_DATABASE, FindingKind.UNKNOWN_JOB, FindingKind.GENERATION_LOST]
-    rank: Callable[[Finding], int] = lambda finding: first.index(finding.kind) if finding.kind in first else len(first)  # noqa: E731
-    return sorted(report.findings, key=rank)
+def _may_go_on() -> bool:
+    """Whether both stores still answer, and PostgreSQL on the connection that holds the lock of this run."""
+    return connection.connection is not None and connection.is_usable() and inspect.is_reachable(client=upkeep_client())
+
+
+def _put_right(report: Report, finding: Finding, rewritten: set[int], *, policy: Policy, legacy_policy: Policy) -> None:
+    match finding.kind:
+        case FindingKind.OLDER_DATABASE:
+            older_database.resolve(wait=True)
+            finding.action = "made uncertain"
+        case FindingKind.GENERATION_LOST:
+            _rebuild(finding)
+        case FindingKind.ORPHAN_QUEUE:
+            _say_unreadable(report, finding, _orphan(finding, policy))
+        case FindingKind.LEGACY_QUEUE:
+            _say_unreadable(report, finding, _legacy(finding, legacy_policy))
+        case FindingKind.VANISHED_ORPHAN if finding.orphan is not None:
+            finding.action = "closed" if _close(finding.orphan) else "no orphan any more"
+        case FindingKind.STRANDED_SESSION:
+            mirror.signal([finding.session], client=upkeep_client())
+            finding.action = "signalled"
+        case FindingKind.EMPTY_NAME:
+            inspect.forget_empty_name(finding.key)
+            finding.action = "forgotten"
+        case _ if finding.row is not None:
+            # One rewriting is all that a queue needs. Jobs that nobody knows are saved out of the list it replaces.
+            if finding.row.pk not in rewritten:
+                rebuild.rebuild_session(finding.row, upkeep_client())
+                rewritten.add(finding.row.pk)
+            finding.action = "archived" if finding.kind == FindingKind.UNKNOWN_JOB else "put right"
+
+
+def _rebuild(finding: Finding) -> None:
+    generation = inspect.establish_generation()
+    if rebuild.rebuild(generation) is not None:
+        finding.action = "rebuilt"
+    elif Deployment.current().redis_generation == generation:
+        finding.action, finding.detail = "put right", "another process rebuilt the queues"
+    else:
+        finding.detail = "another process is rebuilding the queues"
+
+
+def _close(orphan: Orphan) -> bool:
+    """Close an orphan that was left in Redis and is gone from there; False when it is back or was decided about."""
+    if lists.length(bytes(orphan.key)):
+        return False
+    return bool(
+        Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DETECTED, staging_key=b"").update(
+            state=OrphanState.VANISHED, resolved_at=timezone.now(), resolution="it left Redis by other hands"
+        )
+    )
 
 
 def _say_unreadable(report: Report, finding: Finding, archived: Orphan | None) -> None:
@@ -163,6 +204,11 @@ def _give_young(orphan: Orphan, session: Session, finding: Finding) -> None:
 def _finish(finding: Finding) -> Orphan:
     """Bring an archiving to its end that died half-way, or that a lost row has forgotten."""
     orphan = Orphan.objects.filter(staging_key=finding.key).first()
+    if orphan is not None and orphan.is_cleaned:
+        # An old snapshot of Redis brought the list back. It was copied whole.
+        orphan.is_cleaned = False
+        finding.action, finding.detail = "deleted again", f"it was archived before: orphan {orphan.pk}"
+        return orphans.finish_archiving(orphan)
     if orphan is None:
         now = timezone.now()
         original = lists.original_of(finding.key)

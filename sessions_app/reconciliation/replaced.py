@@ -8,7 +8,7 @@ from sessions_app.services.orphans.unknown import archive_unknown
 
 
 def settle_replaced(key: bytes) -> int:
-    """Save the unknown jobs of a replaced list, then delete the list; return how many there were.
+    """Save the unknown jobs of a replaced list, and let go of the list in parts; return how many there were.
 
     Raises QueueUnavailable. A list whose session is gone meanwhile is left to the next run, like one that an archiving
     has renamed.
@@ -19,13 +19,14 @@ def settle_replaced(key: bytes) -> int:
         # Not back to its own name: somebody may have begun a new list there.
         lists.rename_away(key, new_staging_key(lists.original_of(key)))
         return 0
-    saved = start = 0
-    while job_ids := lists.read_raw(key, start):
+    saved = 0
+    while job_ids := lists.read_raw(key, 0):
         known = known_rows(job_ids)
-        if unknown := [job for job in job_ids if job not in known]:
-            saved += archive_unknown(session, unknown, queue_key=key)
-            # They were taken out of the list, so what follows moved up.
-            start -= len(unknown)
-        start += len(job_ids)
-    lists.drop(key)
+        # Jobs that are open stand in the new list, with their contents.
+        gone: dict[bytes, bytes | None] = dict.fromkeys(known - known_rows(job_ids, only_open=True))
+        if unknown := [job for job in dict.fromkeys(job_ids) if job not in known]:
+            count, kept = archive_unknown(session, unknown)
+            saved += count
+            gone |= kept
+        lists.drop_first(key, len(job_ids), gone)
     return saved

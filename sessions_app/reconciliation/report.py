@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sessions_app.models import NOTES, FindingKind, Session
+from sessions_app.models import FAILED_ACTION, NOTES, FindingKind, Orphan, Session
 
 
 @dataclass(slots=True)
@@ -19,12 +19,18 @@ class Finding:
     # What the repair needs and nobody is shown.
     key: bytes = b""
     row: Session | None = None
+    orphan: Orphan | None = None
     job_ids: tuple[bytes, ...] = ()
+
+    @property
+    def was_put_right(self) -> bool:
+        """Whether something was done about it."""
+        return self.action not in ("", FAILED_ACTION)
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left to be done: repaired, archived, or only a note."""
-        return bool(self.action) or self.kind in NOTES
+        return self.was_put_right or (not self.action and self.kind in NOTES)
 
 
 @dataclass(slots=True)

@@ -10,15 +10,19 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
+from sessions_app.exceptions import primary_message
 from sessions_app.models import (
     Event,
     EventKind,
     FindingKind,
+    Orphan,
     Reconciliation,
     ReconciliationFinding,
     ReconciliationOutcome,
+    Session,
     Trigger,
 )
+from sessions_app.queues import keys, lists
 from sessions_app.reconciliation.compare import compare
 from sessions_app.reconciliation.repair import Policy, repair
 from sessions_app.reconciliation.report import Finding, Report
@@ -35,6 +39,10 @@ class AlreadyRunning(Exception):
     """Another process is reconciling just now: it finds what this run would have found."""
 
 
+class UnknownName(Exception):
+    """No session, no queue and no orphan bears this name."""
+
+
 def reconcile(
     trigger: Trigger,
     *,
@@ -45,15 +53,21 @@ def reconcile(
 ) -> Reconciliation | None:
     """Compare, and unless it is a dry run repair; return the row of the run with its findings.
 
-    Without `policy` the operator's own policies hold, except that a start-up never purges. With `unless_started_after`,
-    returns None if a start-up run began after that time. Raises AlreadyRunning, QueueUnavailable, database errors.
+    Without `policy` the operator's own policies hold, except that a start-up never purges. With `session_name`, only
+    what bears that name. With `unless_started_after`, returns None if a start-up run began after that time. Raises
+    AlreadyRunning, UnknownName, QueueUnavailable, database errors.
     """
     with _alone():
         if unless_started_after is not None and _startup_ran_since(unless_started_after):
             return None
-        run = Reconciliation.objects.create(trigger=trigger, dry_run=dry_run, started_at=timezone.now())
+        if session_name is not None and not _is_known(session_name):
+            raise UnknownName(f"no session, no queue and no orphan is called {session_name!r}")
+        run = Reconciliation.objects.create(
+            trigger=trigger, dry_run=dry_run, session_name=session_name or "", started_at=timezone.now()
+        )
+        report = Report()
         try:
-            report = compare(session_name=session_name)
+            compare(report, session_name=session_name)
             if not dry_run:
                 repair(
                     report,
@@ -61,15 +75,16 @@ def reconcile(
                     legacy_policy=policy or _allowed(settings.WAQUEUE_LEGACY_POLICY, trigger),
                 )
         except Exception as error:
-            _fail(run, str(error).strip() or repr(error))
+            _fail(run, report, primary_message(error))
             raise
-        return _finish(run, report)
+        _finish(run, report)
+        return run
 
 
 def reconcile_in_time() -> Reconciliation | None:
     """The timed run, unless somebody ran within the last interval or runs just now."""
     since = timezone.now() - timedelta(seconds=settings.WAQUEUE_RECONCILE_SECONDS * 0.9)
-    if Reconciliation.objects.filter(dry_run=False, started_at__gt=since, outcome__in=_FINISHED).exists():
+    if Reconciliation.objects.whole().finished().filter(started_at__gt=since).exists():
         return None
     try:
         return reconcile(Trigger.TIMER)
@@ -90,14 +105,12 @@ def _alone() -> Iterator[None]:
 
 
 def _startup_ran_since(moment: datetime) -> bool:
-    return Reconciliation.objects.filter(trigger=Trigger.STARTUP, started_at__gt=moment, outcome__in=_FINISHED).exists()
+    return Reconciliation.objects.whole().finished().filter(trigger=Trigger.STARTUP, started_at__gt=moment).exists()
 
 
-_FINISHED = (
-    ReconciliationOutcome.CLEAN,
-    ReconciliationOutcome.REPAIRED,
-    ReconciliationOutcome.FINDINGS,
-)  # fmt: skip
+def _is_known(name: str) -> bool:
+    found = Session.objects.alive().filter(name=name).exists() or Orphan.objects.filter(session_name=name).exists()
+    return found or lists.is_there(keys.queue_key(name), f"{settings.WAQUEUE_LEGACY_PREFIX}{name}")
 
 
 def _allowed(policy: str, trigger: Trigger) -> Policy:
@@ -107,55 +120,76 @@ def _allowed(policy: str, trigger: Trigger) -> Policy:
     return Policy(policy)
 
 
-def _finish(run: Reconciliation, report: Report) -> Reconciliation:
-    run.finished_at = timezone.now()
-    run.counts = report.counts
+def _finish(run: Reconciliation, report: Report) -> None:
     if not report.findings:
         run.outcome = ReconciliationOutcome.CLEAN
     elif report.is_settled:
         run.outcome = ReconciliationOutcome.REPAIRED
     else:
         run.outcome = ReconciliationOutcome.FINDINGS
-    run.save()
-    ReconciliationFinding.objects.bulk_create(
-        [
-            ReconciliationFinding(
-                reconciliation=run,
-                kind=finding.kind,
-                queue=finding.queue,
-                session=finding.session,
-                messages=finding.messages,
-                action=finding.action,
-                detail=finding.detail[:500],
-            )
-            for finding in report.findings
-        ],
-        batch_size=1000,
-    )
-    _tell(run, report)
-    _prune(run.finished_at)
-    return run
+    _keep(run, report)
 
 
-def _fail(run: Reconciliation, why: str) -> None:
+def _fail(run: Reconciliation, report: Report, why: str) -> None:
+    """What was done before it failed is kept and told all the same."""
+    run.outcome, run.error = ReconciliationOutcome.FAILED, why[:500]
     try:
-        run.finished_at, run.outcome, run.error = timezone.now(), ReconciliationOutcome.FAILED, why[:500]
-        run.save()
+        _keep(run, report)
     except DatabaseError:
-        log.warning("reconciliation could not run, and not say so in the database: %s", why)
+        log.warning("reconciliation failed, and could not say so in the database: %s", why)
 
 
-def _tell(run: Reconciliation, report: Report) -> None:
-    known = _findings_of_the_run_before(run) if run.trigger == Trigger.TIMER else set()
+def _keep(run: Reconciliation, report: Report) -> None:
+    """Write down how it ended and what it found and did, and tell it."""
+    run.finished_at = timezone.now()
+    run.counts = report.counts
+    before = Reconciliation.objects.whole().filter(pk__lt=run.pk).exclude(outcome=ReconciliationOutcome.RUNNING).first()
+    known = set(before.findings.values_list(*_WHAT)) if before is not None else set()
+    run.is_repeat = (
+        before is not None
+        and not (run.dry_run or run.session_name)
+        and (run.outcome == ReconciliationOutcome.FAILED or (run.trigger == Trigger.TIMER and bool(report.findings)))
+        and (run.outcome, run.error) == (before.outcome, before.error)
+        and not any(finding.was_put_right for finding in report.findings)
+        and known == {_what(finding) for finding in report.findings}
+    )
+    run.save()
+    if before is not None and run.is_repeat and before.is_repeat:
+        # The timer finds each minute what waits for a person: the first time is kept, and the last.
+        before.findings.update(reconciliation=run)
+        before.delete()
+    else:
+        ReconciliationFinding.objects.bulk_create([_row(run, finding) for finding in report.findings], batch_size=1000)
+    if run.error and not run.is_repeat:
+        log.warning("reconciliation failed: %s", run.error)
     for finding in report.findings:
-        # The timer does not repeat every minute what it has said and what waits for a person.
-        is_news = bool(finding.action) or (finding.kind, finding.queue, finding.messages) not in known
+        is_news = run.trigger != Trigger.TIMER or finding.was_put_right or _what(finding) not in known
         log.log(logging.WARNING if is_news else logging.DEBUG, "%s", sentence(finding))
-    if report.findings:
+    if not run.is_repeat and run.outcome != ReconciliationOutcome.CLEAN:
         Event.objects.create(
             kind=EventKind.RECONCILIATION_FINISHED,
             data={"reconciliation": run.pk, "outcome": run.outcome, "counts": run.counts, "dry_run": run.dry_run},
         )
+    _prune(run.finished_at)
+
+
+_WHAT = ("kind", "queue", "messages")
+
+
+def _what(finding: Finding) -> tuple[str, str, int]:
+    return finding.kind, finding.queue, finding.messages
+
+
+def _row(run: Reconciliation, finding: Finding) -> ReconciliationFinding:
+    return ReconciliationFinding(
+        reconciliation=run,
+        kind=finding.kind,
+        queue=finding.queue,
+        session=finding.session,
+        messages=finding.messages,
+        action=finding.action,
+        detail=finding.detail[:500],
+    )
 
 
 def sentence(finding: Finding) -> str:
@@ -180,15 +214,10 @@ _SENTENCES: dict[FindingKind, str] = {
     FindingKind.UNREADABLE_ENTRY: "queue {queue} of session {session!r} holds {messages} unreadable entries",
     FindingKind.STRANDED_SESSION: "session {session!r} had messages that nobody would have looked at",
     FindingKind.EMPTY_NAME: "queue {queue} of no session is empty",
+    FindingKind.VANISHED_ORPHAN: "queue {queue}, session {session!r}: {messages} orphaned messages left Redis by other "
+    "hands",
     FindingKind.OTHER_DEPLOYMENT: "this Redis belongs to another database",
 }
-
-
-def _findings_of_the_run_before(run: Reconciliation) -> set[tuple[str, str, int]]:
-    before = Reconciliation.objects.filter(pk__lt=run.pk, dry_run=False, outcome__in=_FINISHED).order_by("-pk").first()
-    if before is None:
-        return set()
-    return set(before.findings.values_list("kind", "queue", "messages"))
 
 
 def _prune(now: datetime) -> None:

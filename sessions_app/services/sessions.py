@@ -75,11 +75,13 @@ def create(
     max_in_flight: int = 1,
     desired_state: str = DesiredState.ACTIVE,
     leave: uuid.UUID | None = None,
+    adopts: bool = True,
 ) -> tuple[Session, Adopted | None]:
     """Return the session of that name and, if it was made now, what it found under its name; None if it was there.
 
     What Redis and earlier orphans hold under its name is archived; what is young of it goes back into the line, but for
-    the orphan `leave`, of which the caller restores what a person chose.
+    the orphan `leave`, of which the caller restores what a person chose. Who calls this in a transaction says that it
+    `adopts` nothing, and calls `adopt` after the commit.
 
     Raises InvalidInput naming the fields that do not fit, SessionExists when there is one that differs.
     """
@@ -111,7 +113,7 @@ def create(
             ) from None
         return existing, None
     session = get(name)
-    return session, adopt(session, actor=actor, leave=leave)
+    return session, adopt(session, actor=actor, leave=leave) if adopts else Adopted()
 
 
 _COMPARED = (

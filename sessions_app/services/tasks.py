@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 # What more than this many messages are asked for goes into the background.
 LARGE = 1000
 
-# Does one part of a task and returns how much that was; 0 when nothing is left.
-Part = Callable[[], int]
+# Does one part of a task, given how much was done before; returns how much that was, 0 when nothing is left. It runs in
+# one transaction with the note of how far the task is.
+Part = Callable[[int], int]
 # Makes, from a task's parameters, its part and what is to be done at the end; the latter returns the result in words.
 Kind = Callable[[dict[str, Any], Actor], tuple[Part, Callable[[int], str]]]
 _KINDS: dict[str, Kind] = {}
@@ -83,14 +84,11 @@ def run(task_id: uuid.UUID) -> None:
         )
         try:
             state, result = _do(task)
-        except WaqueueError as error:
-            state, result = TaskState.FAILED, error.detail
         except DatabaseError:
             # Nothing is wrong with the task: whoever finds it unfinished goes on with it.
             raise
         except Exception as error:
-            log.exception("task %s failed", task_id)
-            state, result = TaskState.FAILED, f"it failed unexpectedly: {type(error).__name__}"
+            state, result = TaskState.FAILED, _why(task, error)
         BackgroundTask.objects.filter(pk=task_id).update(state=state, result=result[:500], finished_at=timezone.now())
         log.info("task %s (%s) by %s: %s: %s", task_id, task.title, task.actor, state, result)
 
@@ -101,11 +99,26 @@ def _do(task: BackgroundTask) -> tuple[TaskState, str]:
     while True:
         if BackgroundTask.objects.filter(pk=task.pk, is_cancel_requested=True).exists():
             return TaskState.CANCELLED, conclude(done)
-        count = part()
+        try:
+            with transaction.atomic():
+                count = part(done)
+                BackgroundTask.objects.filter(pk=task.pk).update(done=done + count)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            # What was done before stays done, and is said.
+            why = _why(task, error)
+            return TaskState.FAILED, f"{why}; {conclude(done)}" if done else why
         if not count:
             return TaskState.DONE, conclude(done)
         done += count
-        BackgroundTask.objects.filter(pk=task.pk).update(done=done)
+
+
+def _why(task: BackgroundTask, error: Exception) -> str:
+    if isinstance(error, WaqueueError):
+        return error.detail
+    log.error("task %s failed", task.pk, exc_info=error)
+    return f"it failed unexpectedly: {type(error).__name__}"
 
 
 def enqueue_abandoned() -> int:

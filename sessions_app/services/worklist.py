@@ -6,7 +6,18 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Min, Sum
 from django.utils import timezone
 
-from sessions_app.models import BackgroundTask, Message, Orphan, Session, Status, TaskState, Worker
+from sessions_app.models import (
+    FAILED_ACTION,
+    BackgroundTask,
+    Message,
+    Orphan,
+    Reconciliation,
+    ReconciliationOutcome,
+    Session,
+    Status,
+    TaskState,
+    Worker,
+)
 
 _RECENT = timedelta(hours=24)
 # A message that may go and has waited so long says that nobody is sending.
@@ -60,6 +71,20 @@ def items() -> list[WorklistItem]:
     found += [WorklistItem("failed", row["session__name"], row["count"], row["since"]) for row in failed]
     broken = BackgroundTask.objects.filter(state=TaskState.FAILED, finished_at__gt=now - _RECENT).order_by("-pk")
     found += [WorklistItem("task_failed", "", 1, task.finished_at, task.title) for task in broken[:20]]
+    if broken_run := _broken_reconciliation():
+        found.append(broken_run)
     gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
     found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
     return found
+
+
+def _broken_reconciliation() -> WorklistItem | None:
+    """That Redis is not put right: the last run failed, or there is something that it could not put right."""
+    runs = Reconciliation.objects.whole()
+    last = runs.finished().first()
+    if broken := runs.filter(outcome=ReconciliationOutcome.FAILED, pk__gt=last.pk if last else 0).last():
+        return WorklistItem("reconciliation_failed", "", 1, broken.started_at, broken.error)
+    left = last.findings.filter(action=FAILED_ACTION).first() if last else None
+    if last and left:
+        return WorklistItem("reconciliation_failed", left.session, 1, last.started_at, left.detail)
+    return None

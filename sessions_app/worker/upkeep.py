@@ -9,7 +9,7 @@ import psycopg
 from django.conf import settings
 from django.db import Error as DatabaseError
 
-from sessions_app.exceptions import OutcomeUnknown, QueueUnavailable
+from sessions_app.exceptions import OutcomeUnknown, WaqueueError, primary_message
 from sessions_app.models.worker import HEARTBEAT
 from sessions_app.reconciliation import rebuild, stranded
 from sessions_app.reconciliation.run import reconcile_in_time
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _PROMOTE_SECONDS = 1.0
 _JUDGE_SECONDS = 3.0
 _STRANDED_SECONDS = 10.0
+# A part that fails again and again is told of at the first time and at each hundredth.
+_SAID_EACH = 100
 # A flight of this worker that it does not remember is not the fence's that is just being answered.
 _FORGOTTEN_SECONDS = 30.0
 
@@ -80,9 +82,8 @@ class Upkeep:
             try:
                 await act()
                 failures = 0
-            except (psycopg.Error, DatabaseError, QueueUnavailable) as error:
-                if failures % 100 == 0:
-                    log.warning("%s has to wait: %s", what, str(error).strip())
+            except Exception as error:
+                _say(what, error, failures)
                 failures += 1
             await asyncio.sleep(seconds)
 
@@ -124,11 +125,23 @@ class Upkeep:
             await self._has_generation.wait()
             self._has_generation.clear()
             generation = self._generation
+            failures = 0
             while generation == self._generation and generation != self._rebuilt:
                 try:
                     await self._repairs.run(rebuild.rebuild, generation)
                     self._rebuilt = generation
                     self._dispatcher.wake()
-                except (DatabaseError, QueueUnavailable) as error:
-                    log.warning("rebuilding the queues has to wait: %s", str(error).strip())
+                except Exception as error:
+                    _say("rebuilding the queues", error, failures)
+                    failures += 1
                     await asyncio.sleep(1)
+
+
+def _say(what: str, error: Exception, failures: int) -> None:
+    """That a part has to wait, or has a fault: neither ends the worker, which goes on sending. Not each time."""
+    if failures % _SAID_EACH:
+        return
+    if isinstance(error, (psycopg.Error, DatabaseError, WaqueueError)):
+        log.warning("%s has to wait: %s", what, primary_message(error))
+    else:
+        log.error("%s failed, and is tried again", what, exc_info=error)

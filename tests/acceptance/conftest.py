@@ -16,6 +16,7 @@ from waqueue.embedded import EmbeddedValkey
 def _forget_clients() -> None:
     for cached in (
         redis_connection.web_client,
+        redis_connection.bulk_client,
         redis_connection.upkeep_client,
         redis_connection.deployment_id,
     ):

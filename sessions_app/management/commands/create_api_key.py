@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from sessions_app.exceptions import InvalidInput
+from sessions_app.exceptions import InvalidInput, primary_message
 from sessions_app.models import Scope
 from sessions_app.services import api_keys
 from sessions_app.services.audit import Actor
@@ -25,7 +26,10 @@ def _days(text: str) -> int:
 class Command(BaseCommand):
     """Create an API key."""
 
-    help = "Create an API key and print it, and nothing else, on standard output. It is shown this once."
+    help = (
+        "Create an API key and print it, and nothing else, on standard output. It is shown this once. "
+        "Exit code 0: created; 1: something does not fit, and what; 2: PostgreSQL could not be asked."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Say what may be given."""
@@ -56,4 +60,6 @@ class Command(BaseCommand):
         except InvalidInput as error:
             lines = (f"{_OPTIONS[each['field']]}: {each['message']}" for each in error.errors)
             raise CommandError("\n".join(lines)) from None
+        except DatabaseError as error:
+            raise CommandError(f"PostgreSQL could not be asked: {primary_message(error)}", returncode=2) from error
         self.stdout.write(plain)

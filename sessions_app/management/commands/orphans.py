@@ -2,18 +2,23 @@
 
 import sys
 import uuid
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from sessions_app.exceptions import WaqueueError
 from sessions_app.models import Orphan
-from sessions_app.services import orphans, sessions
+from sessions_app.queues.entries import printable
+from sessions_app.services import audit, orphans
 from sessions_app.services.audit import Actor
+from sessions_app.services.orphans.confirmed import restore_confirmed
+from sessions_app.transports import registry
 from waqueue.ages import parse_age
 
 _ACTOR = Actor.command("orphans")
@@ -23,7 +28,8 @@ class Command(BaseCommand):
     """Show, archive, restore, purge and export the queues that belong to no session."""
 
     help = (
-        "Shows, archives, restores, purges and exports queues that belong to no session, live and archived ones alike."
+        "Shows, archives, restores, purges and exports queues that belong to no session, live and archived ones alike. "
+        "Exit code 0: done; 1: not done, and why; 2: PostgreSQL could not be asked, or the arguments do not fit."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -44,10 +50,18 @@ class Command(BaseCommand):
             if name == "restore":
                 act.add_argument("--session", metavar="NAME", help="where to (default: the session of its own name)")
                 act.add_argument("--create", action="store_true", help="make that session if there is none")
+                act.add_argument(
+                    "--transport", choices=registry.names(), help="on which it is made; needed where there are several"
+                )
                 act.add_argument("--with-duplicates", action="store_true", help="also what was sent already")
             if name in ("restore", "purge"):
-                act.add_argument("--newer-than", metavar="AGE", help="only messages younger than 90m, 24h, 7d")
-                act.add_argument("--index", type=int, nargs="+", metavar="N", help="only the messages at these places")
+                act.add_argument(
+                    "--newer-than", type=_age, metavar="AGE", help="only messages younger than 90m, 24h, 7d"
+                )
+                act.add_argument(
+                    "--index", type=_place, nargs="+", metavar="N",
+                    help="only the messages at these places, as `show` and the export number them; archive it first",
+                )  # fmt: skip
             if name == "purge":
                 act.add_argument("--expect", type=int, required=True, metavar="N", help="how many messages that are")
             if name == "export":
@@ -58,13 +72,16 @@ class Command(BaseCommand):
             getattr(self, f"_{options['act']}")(options)
         except WaqueueError as error:
             raise CommandError(error.detail) from error
+        except DatabaseError as error:
+            why = (str(error).strip() or repr(error)).splitlines()[0]
+            raise CommandError(f"PostgreSQL could not be asked: {why}", returncode=2) from error
 
     def _list(self, options: dict[str, Any]) -> None:
         found = Orphan.objects.all() if options["all"] else Orphan.objects.unresolved()
         rows = [("id", "queue", "source", "state", "messages", "unreadable", "oldest", "seen since")]
         rows += [
             (
-                str(orphan.pk), orphan.queue, orphan.source, orphan.state, str(orphan.messages),
+                str(orphan.pk), _shown(orphan.queue), orphan.source, orphan.state, str(orphan.messages),
                 str(orphan.unreadable), _time(orphan.oldest_at), _time(orphan.first_seen_at),
             )
             for orphan in found
@@ -78,29 +95,38 @@ class Command(BaseCommand):
 
     def _show(self, options: dict[str, Any]) -> None:
         orphan = _find(options["orphan"])
-        self.stdout.write(f"{orphan.queue}: {orphan.state}, {orphan.messages} messages, {orphan.reason}")
+        self.stdout.write(_shown(f"{orphan.queue}: {orphan.state}, {orphan.messages} messages, {orphan.reason}"))
         for entry in orphans.entries(orphan, count=options["limit"]):
             notes = ["restored"] if entry.is_restored else []
             notes += ["sent already"] if entry.duplicate_of else []
             what = f"{entry.to}  {entry.text}" if entry.readable else f"unreadable ({entry.error}): {entry.raw}"
+            what = _shown(what, 10_000)
             self.stdout.write(f"{entry.index:>6}  {_time(entry.created_at):<20}  {what}  {' '.join(notes)}".rstrip())
 
     def _archive(self, options: dict[str, Any]) -> None:
         orphan = orphans.archive(_find(options["orphan"]), actor=_ACTOR)
-        self.stdout.write(f"{orphan.queue}: {orphan.state}, {orphan.messages} messages")
+        self.stdout.write(f"{_shown(orphan.queue)}: {orphan.state}, {orphan.messages} messages")
 
     def _restore(self, options: dict[str, Any]) -> None:
         orphan = _find(options["orphan"])
-        name = options["session"] or orphan.session_name
-        session = sessions.create(name=name, actor=_ACTOR)[0] if options["create"] else sessions.get(name)
-        orphan.refresh_from_db()
-        done = orphans.restore(
-            orphan, session, actor=_ACTOR, selection=_selection(options), with_duplicates=options["with_duplicates"]
+        if options["transport"] and not options["create"]:
+            raise CommandError("--transport is for a session that is made: say --create too", returncode=2)
+        done = restore_confirmed(
+            orphan,
+            session_name=options["session"] or orphan.session_name,
+            create=options["create"],
+            transport=options["transport"],
+            actor=_ACTOR,
+            selection=_selection(options),
+            with_duplicates=options["with_duplicates"],
         )
-        self.stdout.write(
-            f"{done.restored} messages restored to {done.session}; "
-            f"{done.left} left, {done.duplicates} of them sent already"
-        )
+        if done.task is not None:
+            self.stdout.write(f"{done.task.total} messages are restored by a worker: task {done.task.pk}")
+        if (restored := done.restored) is not None:
+            self.stdout.write(
+                f"{restored.restored} messages restored to {restored.session}; "
+                f"{restored.left} left, {restored.duplicates} of them sent already"
+            )
 
     def _purge(self, options: dict[str, Any]) -> None:
         orphan = _find(options["orphan"])
@@ -108,7 +134,10 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} messages purged")
 
     def _export(self, options: dict[str, Any]) -> None:
-        for piece in orphans.export_rows(_find(options["orphan"]), options["format"]):
+        orphan = _find(options["orphan"])
+        count, pieces = orphans.begin_export(orphan, options["format"])
+        audit.record(_ACTOR, "export orphan", orphan.queue, count=count, format=options["format"])
+        for piece in pieces:
             # As it is: the stream of a command would add line ends.
             sys.stdout.write(piece)
 
@@ -129,11 +158,30 @@ def _find(text: str) -> Orphan:
 
 
 def _selection(options: dict[str, Any]) -> orphans.Selection:
-    newer_than = None
-    if options["newer_than"]:
-        age = parse_age("--newer-than", options["newer_than"])
-        newer_than = timezone.now() - age if isinstance(age, timedelta) and age != timedelta.max else None
+    newer_than = timezone.now() - options["newer_than"] if options["newer_than"] is not None else None
     return orphans.Selection(newer_than=newer_than, indexes=tuple(options["index"]) if options["index"] else None)
+
+
+def _age(text: str) -> timedelta:
+    try:
+        age = parse_age("it", text)
+    except ImproperlyConfigured:
+        age = None
+    # `ask` and `always` are settings, and no age.
+    if age is None or age == timedelta.max:
+        raise ArgumentTypeError(f"{text!r} is no age: write one like 90m, 24h or 7d, or leave it away for all")
+    return age
+
+
+def _place(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ArgumentTypeError(f"{text!r} is no place: they count from 0")
+    return int(text)
+
+
+def _shown(text: str, limit: int = 1000) -> str:
+    """Text without what a terminal would act on."""
+    return printable(text.encode(), limit)
 
 
 def _time(at: Any) -> str:

@@ -3,15 +3,14 @@
 import json
 import sys
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand
-from django.db import Error as DatabaseError
 
-from sessions_app.exceptions import QueueUnavailable
+from sessions_app.exceptions import primary_message
 from sessions_app.models import NOTES, Reconciliation, ReconciliationOutcome, Trigger
 from sessions_app.reconciliation.repair import Policy
-from sessions_app.reconciliation.run import AlreadyRunning, reconcile
+from sessions_app.reconciliation.run import AlreadyRunning, UnknownName, reconcile
 
 _HEADS = ("found", "queue", "session", "messages", "done", "details")
 
@@ -44,9 +43,12 @@ class Command(BaseCommand):
                 policy=Policy(options["policy"]) if options["policy"] else None,
                 session_name=options["session"],
             )
-        except (AlreadyRunning, QueueUnavailable, DatabaseError) as error:
-            self.stderr.write(f"reconciliation could not run: {str(error).strip()}")
-            sys.exit(2)
+        except (AlreadyRunning, UnknownName) as reason:
+            self._give_up(str(reason))
+        except Exception as error:
+            if options["traceback"]:
+                raise
+            self._give_up(primary_message(error))
         if run is None:
             return
         if options["format"] == "json":
@@ -58,7 +60,13 @@ class Command(BaseCommand):
         if found if run.dry_run else left:
             sys.exit(1)
 
+    def _give_up(self, why: str) -> NoReturn:
+        self.stderr.write(f"reconciliation could not run: {why}")
+        sys.exit(2)
+
     def _print_table(self, run: Reconciliation) -> None:
+        if run.session_name:
+            self.stdout.write(f"Looked only at what is called {run.session_name}.")
         rows = [
             (finding.kind, finding.queue, finding.session, str(finding.messages), finding.action or "-", finding.detail)
             for finding in run.findings.all()
@@ -75,6 +83,7 @@ class Command(BaseCommand):
         document = {
             "id": run.pk,
             "dry_run": run.dry_run,
+            "session": run.session_name or None,
             "outcome": run.outcome,
             "counts": run.counts,
             "findings": [{name: getattr(finding, name) for name in fields} for finding in run.findings.all()],

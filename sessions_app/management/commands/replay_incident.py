@@ -8,9 +8,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 from redis.exceptions import RedisError
 
+from sessions_app.exceptions import QueueUnavailable
+from sessions_app.models import Session
+from sessions_app.queues import inspect
 from sessions_app.queues.lists import load
+from sessions_app.transports.loopback import LoopbackTransport
 
 _INCIDENT = Path(__file__).resolve().parents[2] / "fixtures" / "incident.json"
 _DAY_MS = 24 * 3600 * 1000
@@ -35,6 +40,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         incident = json.loads(_INCIDENT.read_text(encoding="utf-8"))
         prefix = settings.WAQUEUE_LEGACY_PREFIX
+        try:
+            _check(prefix, [name.removeprefix("queue:") for name in incident["lists"]])
+        except QueueUnavailable as error:
+            raise CommandError(f"{error.detail}. Nothing was loaded") from error
+        except DatabaseError as error:
+            why = (str(error).strip() or repr(error)).splitlines()[0]
+            raise CommandError(f"PostgreSQL could not be asked: {why}") from error
         shift = 0
         if options["dates"] == "yesterday":
             shift = int(time.time() * 1000) - _DAY_MS + 3600 * 1000 - _oldest(incident["lists"])
@@ -56,6 +68,22 @@ class Command(BaseCommand):
         for name, entries in lists.items():
             self.stdout.write(f"{name.decode('utf-8', 'backslashreplace')}: {len(entries)} entries")
         self.stdout.write("Loaded. Start waqueue again, or run `manage.py reconcile_queues`, and look at the orphans.")
+
+
+def _check(prefix: str, names: list[str]) -> None:
+    """Refuse where what is loaded would be lost, land in another's Redis, or reach real phones."""
+    if not prefix:
+        raise CommandError(
+            "WAQUEUE_LEGACY_PREFIX is empty, so no list of the old service is looked for: set it, for instance to "
+            "queue:, for waqueue as well as for this command"
+        )
+    inspect.meta()
+    real = Session.objects.alive().filter(name__in=names).exclude(transport=LoopbackTransport.name)
+    if found := sorted(real.values_list("name", flat=True)):
+        raise CommandError(
+            f"the session {', '.join(found)} is not on loopback, and would send the incident's messages to real "
+            "phones: replay it on a waqueue without that session, or delete it first"
+        )
 
 
 def _oldest(lists: dict[str, list[str]]) -> int:

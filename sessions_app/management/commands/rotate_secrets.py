@@ -4,8 +4,10 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 
+from sessions_app.exceptions import primary_message
 from sessions_app.services import stored_secrets
 from sessions_app.services.audit import Actor
 
@@ -15,7 +17,8 @@ class Command(BaseCommand):
 
     help = (
         "Encrypts the secrets of all sessions with the first of WAQUEUE_ENCRYPTION_KEYS; may be repeated. "
-        "Exit code 0: all of them are; 1: some cannot be read with the keys that are set, or need it with --dry-run."
+        "Exit code 0: all of them are; 1: some cannot be read with the keys that are set, or need it with --dry-run; "
+        "2: PostgreSQL could not be asked."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -25,7 +28,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Rotate them, and print how many."""
         dry_run = options["dry_run"]
-        found = stored_secrets.rotate(actor=Actor.command("rotate_secrets"), dry_run=dry_run)
+        try:
+            found = stored_secrets.rotate(actor=Actor.command("rotate_secrets"), dry_run=dry_run)
+        except DatabaseError as error:
+            raise CommandError(f"PostgreSQL could not be asked: {primary_message(error)}", returncode=2) from error
         done = "to encrypt anew" if dry_run else "encrypted anew"
         self.stdout.write(
             f"Secrets {done}: {found.rotated}; under the newest key already: {found.current}; "

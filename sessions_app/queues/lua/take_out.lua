@@ -21,7 +21,7 @@ local gone = 'waqueue:gone'
 local looked = 0
 for n = 2, #ARGV do
   -- Those that stand scattered over a long queue: Redis has others to serve.
-  if looked > 300000 then
+  if looked > 100000 then
     return n - 2
   end
   local at = wanted[ARGV[n]] and redis.call('LPOS', KEYS[2], ARGV[n])

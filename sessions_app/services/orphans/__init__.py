@@ -7,6 +7,7 @@ from_session  the unsent messages of a session that is deleted
 adopting    what a session finds under its name when it is made
 restoring   messages into a session's line, in their old order
 purging     for good, with the count typed
+progress    what an act has done so far, written down with every part
 background  restores and purges of thousands, by a worker
 preview     what a restore would do, counted without doing it
 exporting   as CSV or JSON lines
@@ -16,7 +17,7 @@ listing     what pages show of archived and of live ones
 from sessions_app.services.orphans.adopting import Adopted, adopt
 from sessions_app.services.orphans.archiving import archive, detect, finish_archiving
 from sessions_app.services.orphans.background import purge_later, restore_later
-from sessions_app.services.orphans.exporting import export_rows
+from sessions_app.services.orphans.exporting import begin_export, export_rows
 from sessions_app.services.orphans.listing import EntryView, entries, first_times, get
 from sessions_app.services.orphans.preview import Preview, preview, waiting
 from sessions_app.services.orphans.purging import OrphanChanged, purge
@@ -32,6 +33,7 @@ __all__ = [
     "Selection",
     "adopt",
     "archive",
+    "begin_export",
     "detect",
     "entries",
     "export_rows",

@@ -5,7 +5,9 @@ The steps, with a commit between any two: the row with its staging key; the list
 doubles nothing. Renaming is one step in Redis: a producer that comes late begins a new list, which is a new orphan.
 """
 
+import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -35,6 +37,8 @@ from sessions_app.services.locks import lock_name
 
 # What ended without having been sent and without anybody's wish: the same message in an orphan doubles nothing.
 _NEVER_SENT = (Status.FAILED, Status.EXPIRED)
+# Entries that are looked at together: an orphan may hold more than fits into memory.
+_PART = 1000
 
 
 def detect(
@@ -82,6 +86,13 @@ def archive(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: b
     A session that takes over what it finds under its name says `is_for_its_session`.
     Raises QueueUnavailable when Redis cannot be reached; the next run finishes what was begun.
     """
+    locked = begin(orphan, actor=actor, is_for_its_session=is_for_its_session)
+    crash_points.reach("archive: row written")
+    return finish_archiving(locked, is_for_its_session=is_for_its_session)
+
+
+def begin(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: bool = False) -> Orphan:
+    """Write down that a detected orphan is being archived, and to which key its list is renamed. Raises Conflict."""
     with transaction.atomic():
         lock_name(orphan.session_name)
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
@@ -95,55 +106,87 @@ def archive(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: b
             locked.save(update_fields=["staging_key"])
         if actor is not None:
             audit.record(actor, "archive orphan", locked.queue, count=locked.messages)
-    crash_points.reach("archive: row written")
-    return finish_archiving(locked, is_for_its_session=is_for_its_session)
+    return locked
 
 
 def finish_archiving(orphan: Orphan, *, is_for_its_session: bool = False) -> Orphan:
-    """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable, Conflict."""
+    """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable.
+
+    Somebody else may be at the same one: whoever comes second to a step finds the orphan archived, and leaves it so.
+    """
     staging = bytes(orphan.staging_key)
     if orphan.state == OrphanState.DETECTED:
-        with transaction.atomic():
-            # Whoever makes a session of this name waits until its queue is out of the way.
-            lock_name(orphan.session_name)
-            is_owned = Session.objects.alive().filter(name=orphan.session_name).exists()
-            is_anothers = orphan.source == OrphanSource.RQ and is_owned and not is_for_its_session
-            # What was copied in part and then lost with Redis is all there is: a list of that name is another one now.
-            is_begun = bool(lists.length(staging)) or OrphanEntry.objects.filter(orphan=orphan).exists()
-            if not is_begun and not is_anothers:
-                lists.rename_away(bytes(orphan.key), staging)
+        set_aside(orphan, is_for_its_session=is_for_its_session)
         crash_points.reach("archive: list renamed")
         _copy(orphan, staging)
         crash_points.reach("archive: list copied")
         _conclude(orphan)
         crash_points.reach("archive: row archived")
+        orphan.refresh_from_db()
     if not orphan.is_cleaned:
         # Not before the copy is committed, whoever called.
         transaction.on_commit(lambda: _clean(orphan))
     return orphan
 
 
+def set_aside(orphan: Orphan, *, is_for_its_session: bool = False) -> None:
+    """Rename an orphan's list to its staging key, if that was not done: from then on nobody adds to it.
+
+    Raises QueueUnavailable.
+    """
+    staging = bytes(orphan.staging_key)
+    with transaction.atomic():
+        # Whoever makes a session of this name waits until its queue is out of the way.
+        lock_name(orphan.session_name)
+        if _is_archived(orphan):
+            return
+        is_owned = Session.objects.alive().filter(name=orphan.session_name).exists()
+        is_anothers = orphan.source == OrphanSource.RQ and is_owned and not is_for_its_session
+        # What was copied in part and then lost with Redis is all there is: a list of that name is another one now.
+        is_begun = bool(lists.length(staging)) or OrphanEntry.objects.filter(orphan=orphan).exists()
+        if not is_begun and not is_anothers:
+            lists.rename_away(bytes(orphan.key), staging)
+
+
+def _is_archived(orphan: Orphan) -> bool:
+    """Whether somebody else has brought this archiving to its end; if not, nobody does before the commit."""
+    locked = Orphan.objects.select_for_update().values_list("state", flat=True).get(pk=orphan.pk)
+    return locked != OrphanState.DETECTED
+
+
 def _clean(orphan: Orphan) -> None:
-    lists.delete(bytes(orphan.staging_key), is_rq=orphan.source == OrphanSource.RQ)
+    if orphan.source == OrphanSource.RQ:
+        lists.delete(bytes(orphan.staging_key), is_rq=True, copied=lambda job_ids: _copied(orphan, job_ids))
+    else:
+        lists.delete(bytes(orphan.staging_key), is_rq=False)
     crash_points.reach("archive: Redis cleaned")
     orphan.is_cleaned = True
     orphan.save(update_fields=["is_cleaned"])
 
 
+def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What was copied of these jobs, by their ids."""
+    names = {printable(job_id, 200): job_id for job_id in job_ids}
+    entries = OrphanEntry.objects.filter(orphan=orphan, job_id__in=list(names))
+    return {names[name]: bytes(raw) for name, raw in entries.values_list("job_id", "raw")}
+
+
 def _copy(orphan: Orphan, staging: bytes) -> None:
     is_rq = orphan.source == OrphanSource.RQ
+    equals: Counter[str] = Counter()
     start = 0
     while parsed := lists.read(staging, start, is_rq=is_rq):
         rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
-        OrphanEntry.objects.bulk_create(
-            [
-                build_entry(orphan, start + at, entry)
-                for at, entry in enumerate(parsed)
+        entries = build_entries(orphan, start, parsed, equals)
+        with transaction.atomic():
+            if _is_archived(orphan):
+                # And maybe restored or purged since: what was read before that is not to come back.
+                return
+            OrphanEntry.objects.bulk_create(
                 # Where there is a row, the row decides: it says what became of its message.
-                if entry.job_id not in rows
-            ],
-            ignore_conflicts=True,
-        )
+                [entry for entry in entries if entry.job_id not in rows],
+                ignore_conflicts=True,
+            )
         start += len(parsed)
         crash_points.reach("archive: part copied")
 
@@ -151,18 +194,25 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
 def _conclude(orphan: Orphan) -> None:
     now = timezone.now()
     with transaction.atomic():
-        mark_duplicates(orphan)
-        summarise(orphan)
-        if orphan.messages:
-            orphan.state = OrphanState.ARCHIVED
-            orphan.archived_at = now
-            _tell(EventKind.QUEUE_ARCHIVED, orphan)
+        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        if locked.state != OrphanState.DETECTED:
+            return
+        mark_duplicates(locked)
+        summarise(locked)
+        if locked.messages:
+            locked.state = OrphanState.ARCHIVED
+            locked.archived_at = now
+            _tell(EventKind.QUEUE_ARCHIVED, locked)
         else:
             # Nothing but jobs whose rows say what became of them.
-            orphan.state = OrphanState.VANISHED
-            orphan.resolved_at = now
-            orphan.resolution = "nothing in it was without a row"
-        orphan.save()
+            locked.state = OrphanState.VANISHED
+            locked.resolved_at = now
+            locked.resolution = "nothing in it was without a row"
+        locked.save()
+
+
+# What `summarise` counts.
+SUMMARY = ("messages", "unreadable", "oldest_at", "newest_at")
 
 
 def summarise(orphan: Orphan) -> None:
@@ -173,6 +223,23 @@ def summarise(orphan: Orphan) -> None:
     )
     orphan.messages, orphan.unreadable = sums["count"], sums["bad"]
     orphan.oldest_at, orphan.newest_at = sums["oldest"], sums["newest"]
+
+
+def build_entries(
+    orphan: Orphan, start: int, parsed: Sequence[ParsedEntry], equals: "Counter[str]"
+) -> list[OrphanEntry]:
+    """Unsaved entries of what stood in Redis from place `start` on. `equals` counts from one part to the next.
+
+    What bears no id gets one of its bytes, its queue and how many of the same bytes stood before it: the list that
+    comes back with an old Redis is known by it, and two that are equal are two messages.
+    """
+    entries = [build_entry(orphan, start + at, entry) for at, entry in enumerate(parsed)]
+    for entry in entries:
+        if entry.readable and not entry.job_id:
+            name = "raw-" + hashlib.sha256(orphan.queue.encode() + b"\0" + bytes(entry.raw)).hexdigest()[:40]
+            equals[name] += 1
+            entry.job_id = name if equals[name] == 1 else f"{name}-{equals[name]}"
+    return entries
 
 
 def build_entry(orphan: Orphan, index: int, parsed: ParsedEntry) -> OrphanEntry:
@@ -210,9 +277,11 @@ def known_messages(job_ids: Iterable[str]) -> set[str]:
 def mark_duplicates(orphan: Orphan) -> None:
     """Mark the entries that were sent already: the same id of the client's, recipient and text."""
     waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None, duplicate_of=None)
-    rows = list(waiting.only("index", "job_id", "recipient", "content", "message_id"))
-    for start in range(0, len(rows), 1000):
-        mark_known(rows[start : start + 1000])
+    columns = waiting.only("index", "job_id", "recipient", "content", "message_id").order_by("index")
+    last = -1
+    while part := list(columns.filter(index__gt=last)[:_PART]):
+        mark_known(part)
+        last = part[-1].index
 
 
 def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sessions_app.models import BackgroundTask, Orphan, Session
+from sessions_app.models import BackgroundTask, Orphan, OrphanState, Session
 from sessions_app.services import tasks
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans import purging, restoring
-from sessions_app.services.orphans.archiving import archive
+from sessions_app.services.orphans.archiving import archive, finish_archiving
 from sessions_app.services.orphans.listing import get
 from sessions_app.services.orphans.selection import Selection
 
@@ -19,9 +19,17 @@ _Made = tuple[tasks.Part, Callable[[int], str]]
 def restore_later(
     orphan: Orphan, session: Session, *, selection: Selection, with_duplicates: bool, actor: Actor
 ) -> BackgroundTask:
-    """Restore in the background. Raises QueueUnavailable when a live orphan cannot be archived first."""
-    if orphan.state == "detected":
+    """Restore in the background what there is now. Raises Conflict when places of a live list are chosen.
+
+    One whose list was renamed away already is copied by the worker, another live one now: then QueueUnavailable too.
+    """
+    selection.check_places(orphan)
+    if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
         orphan = archive(orphan, actor=actor)
+    total = orphan.messages
+    if orphan.state != OrphanState.DETECTED:
+        selection = selection.pinned(orphan)
+        total = selection.of(orphan).filter(readable=True, restored_at=None).count()
     return tasks.start(
         "restore orphan",
         f"restore {orphan.queue} to {session.name}",
@@ -29,17 +37,14 @@ def restore_later(
             "orphan": str(orphan.pk), "session": session.pk, "with_duplicates": with_duplicates,
             **_packed(selection),
         },
-        total=selection.of(orphan).filter(readable=True, restored_at=None).count(),
+        total=total,
         actor=actor,
     )  # fmt: skip
 
 
 def purge_later(orphan: Orphan, *, expected: int, selection: Selection, actor: Actor) -> BackgroundTask:
     """Purge in the background what was confirmed now. Raises OrphanChanged, Conflict, QueueUnavailable."""
-    orphan = purging.checked(orphan, expected=expected, selection=selection)
-    if orphan.state == "detected":
-        orphan = archive(orphan)
-        purging.checked(orphan, expected=expected, selection=selection)
+    orphan, selection = purging.confirmed(orphan, expected=expected, selection=selection)
     return tasks.start(
         "purge orphan",
         f"purge {orphan.queue}",
@@ -54,10 +59,13 @@ def _restore(parameters: dict[str, Any], actor: Actor) -> _Made:
     orphan = get(uuid.UUID(parameters["orphan"]))
     session = Session.objects.get(pk=parameters["session"])
     selection = _unpacked(parameters)
+    if orphan.state == OrphanState.DETECTED:
+        # It was begun when its session was made, and is too long to be copied by a request.
+        orphan = finish_archiving(orphan, is_for_its_session=True)
 
-    def part() -> int:
+    def part(done: int) -> int:
         return restoring.restore_chunk(
-            orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"]
+            orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"], done=done
         )
 
     def conclude(done: int) -> str:
@@ -72,11 +80,14 @@ def _purge(parameters: dict[str, Any], actor: Actor) -> _Made:
     orphan = get(uuid.UUID(parameters["orphan"]))
     selection = _unpacked(parameters)
 
+    def part(done: int) -> int:
+        return purging.purge_chunk(orphan, selection, actor=actor, done=done)
+
     def conclude(done: int) -> str:
         purging.conclude(orphan, done, actor=actor)
         return f"{done} purged"
 
-    return lambda: purging.purge_chunk(orphan, selection), conclude
+    return part, conclude
 
 
 def _packed(selection: Selection) -> dict[str, Any]:
@@ -84,6 +95,7 @@ def _packed(selection: Selection) -> dict[str, Any]:
     return {
         "newer_than": newer_than.isoformat() if newer_than else None,
         "indexes": list(selection.indexes) if selection.indexes is not None else None,
+        "up_to": selection.up_to,
     }
 
 
@@ -92,4 +104,6 @@ def _unpacked(parameters: dict[str, Any]) -> Selection:
     return Selection(
         newer_than=datetime.fromisoformat(newer_than) if newer_than else None,
         indexes=tuple(indexes) if indexes is not None else None,
+        # A task of an older version has none.
+        up_to=parameters.get("up_to"),
     )

@@ -12,10 +12,14 @@ SELECT %(orphan)s, row_number() OVER (ORDER BY priority, seq) - 1, '', id::text,
        jsonb_strip_nulls(jsonb_build_object(
            'to', recipient, 'type', type, 'text', nullif(text, ''), 'media_url', nullif(media_url, ''),
            'filename', nullif(filename, ''), 'caption', nullif(caption, ''), 'template', template,
-           'client_ref', nullif(client_ref, ''))),
+           'client_ref', nullif(client_ref, ''), 'priority', nullif(priority, 1),
+           'scheduled_at', to_char(scheduled_at AT TIME ZONE 'UTC', %(time)s),
+           'expires_at', to_char(expires_at AT TIME ZONE 'UTC', %(time)s))),
        created_at, true, '', id
 FROM wa_message WHERE session_id = %(session)s AND status IN ('scheduled', 'queued')
 """
+# As `written_time` writes it.
+_TIME = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 _ORPHAN = """
 UPDATE wa_message SET status = 'orphaned', orphan_id = %(orphan)s, next_attempt_at = NULL
 WHERE session_id = %(session)s AND status IN ('scheduled', 'queued')
@@ -38,7 +42,7 @@ def orphan_unsent(session: Session, *, by: str) -> Orphan:
         is_cleaned=True,
     )
     with connection.cursor() as cursor:
-        cursor.execute(_COPY, {"orphan": orphan.pk, "session": session.pk})
+        cursor.execute(_COPY, {"orphan": orphan.pk, "session": session.pk, "time": _TIME})
         cursor.execute(_ORPHAN, {"orphan": orphan.pk, "session": session.pk})
     summarise(orphan)
     orphan.save()

@@ -1,6 +1,7 @@
 """What pages and the API show of an orphan, archived or still live in Redis."""
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from sessions_app.exceptions import NotFound
 from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
 from sessions_app.queues import inspect, lists
 from sessions_app.queues.entries import parse_legacy, printable
-from sessions_app.services.orphans.archiving import build_entry, find_known
+from sessions_app.services.orphans.archiving import build_entries, find_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,19 @@ def get(orphan_id: uuid.UUID) -> Orphan:
 
 def entries(orphan: Orphan, *, start: int = 0, count: int = 100) -> list[EntryView]:
     """Up to `count` messages from place `start` on, in order. Raises QueueUnavailable for a live one."""
+    return [view(row) for row in rows(orphan, start=start, count=count)]
+
+
+def rows(orphan: Orphan, *, start: int, count: int) -> list[OrphanEntry]:
+    """The same as they are kept, or would be. Raises QueueUnavailable."""
     if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
         parsed = lists.read(bytes(orphan.key), start, is_rq=orphan.source == OrphanSource.RQ, count=count)
-        live = [build_entry(orphan, start + at, entry) for at, entry in enumerate(parsed)]
+        live = build_entries(orphan, start, parsed, Counter())
         known = find_known([entry for entry in live if entry.readable])
         for entry in live:
             entry.duplicate_of = known.get(entry.index)
-        return [view(entry) for entry in live]
-    rows = OrphanEntry.objects.filter(orphan=orphan, index__gte=start).order_by("index")[:count]
-    return [view(row) for row in rows]
+        return live
+    return list(OrphanEntry.objects.filter(orphan=orphan, index__gte=start).order_by("index")[:count])
 
 
 def view(entry: OrphanEntry) -> EntryView:

@@ -1,22 +1,29 @@
 """What a restore would do, counted without doing it."""
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Count, Max, Min, Q
+from django.utils import timezone
 
-from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
+from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState, Status
+from sessions_app.models.message import written_time
 from sessions_app.queues import inspect, lists
 from sessions_app.services import tasks
-from sessions_app.services.orphans.archiving import build_entry, find_known
+from sessions_app.services.orphans.archiving import build_entries, find_known
+from sessions_app.services.orphans.restoring import fate
 from sessions_app.services.orphans.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a restore of the chosen messages would do. `others` wait in the orphan and were not chosen."""
+    """What a restore of the chosen messages would do. `others` wait in the orphan and were not chosen.
+
+    Of the `restored`, those `scheduled` keep a time that lies ahead, and those `expired` are not sent any more.
+    """
 
     restored: int
     duplicates: int
@@ -24,14 +31,17 @@ class Preview:
     others: int
     oldest_at: datetime | None
     newest_at: datetime | None
+    scheduled: int = 0
+    expired: int = 0
 
 
 def preview(orphan: Orphan, selection: Selection, *, with_duplicates: bool = False) -> Preview | None:
     """Count what a restore would do; None for a live orphan that is too long to be looked through by a request.
 
     Of more than `tasks.LARGE` archived messages, only those that were marked as duplicates before are counted as such.
-    Raises QueueUnavailable for a live orphan.
+    Raises QueueUnavailable for a live orphan, Conflict when places of it are chosen.
     """
+    selection.check_places(orphan)
     if orphan.state == OrphanState.DETECTED and not orphan.staging_key:
         if lists.length(bytes(orphan.key)) > tasks.LARGE:
             return None
@@ -42,17 +52,23 @@ def preview(orphan: Orphan, selection: Selection, *, with_duplicates: bool = Fal
     chosen_rows = selection.of(orphan).filter(restored_at=None)
     count = chosen_rows.count()
     if count <= tasks.LARGE:
-        return _of_rows(list(chosen_rows), waiting - count, with_duplicates=with_duplicates)
+        return _of_rows(list(chosen_rows.select_related("message")), waiting - count, with_duplicates=with_duplicates)
     readable = Q(readable=True) if with_duplicates else Q(readable=True, duplicate_of=None)
+    now = written_time(timezone.now())
+    # Without the key, it is null, which is not false.
+    expired = Q(content__has_key="expires_at") & Q(content__expires_at__lte=now)
     sums = chosen_rows.aggregate(
         restored=Count("pk", filter=readable),
         unreadable=Count("pk", filter=Q(readable=False)),
         oldest=Min("created_at", filter=readable),
         newest=Max("created_at", filter=readable),
+        expired=Count("pk", filter=readable & expired),
+        scheduled=Count("pk", filter=readable & Q(content__scheduled_at__gt=now) & ~expired),
     )
     duplicates = count - sums["restored"] - sums["unreadable"]
     return Preview(
-        sums["restored"], duplicates, sums["unreadable"], waiting - count, sums["oldest"], sums["newest"]
+        sums["restored"], duplicates, sums["unreadable"], waiting - count, sums["oldest"], sums["newest"],
+        sums["scheduled"], sums["expired"],
     )  # fmt: skip
 
 
@@ -66,15 +82,16 @@ def waiting(orphans: Sequence[Orphan]) -> list[int]:
 
 
 def _live(orphan: Orphan) -> Iterator[OrphanEntry]:
-    start = 0
+    start, equals = 0, Counter[str]()
     while parsed := lists.read(bytes(orphan.key), start, is_rq=orphan.source == OrphanSource.RQ):
-        yield from (build_entry(orphan, start + at, entry) for at, entry in enumerate(parsed))
+        yield from build_entries(orphan, start, parsed, equals)
         start += len(parsed)
 
 
 def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: bool) -> Preview:
     readable = [entry for entry in chosen if entry.readable]
     restored = readable if with_duplicates else _new(readable)
+    fates = Counter(fate(entry, timezone.now()) for entry in restored)
     times = [entry.created_at for entry in restored if entry.created_at is not None]
     return Preview(
         restored=len(restored),
@@ -83,6 +100,8 @@ def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: boo
         others=others,
         oldest_at=min(times, default=None),
         newest_at=max(times, default=None),
+        scheduled=fates[Status.SCHEDULED],
+        expired=fates[Status.EXPIRED],
     )
 
 

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from sessions_app import crash_points
-from sessions_app.exceptions import Conflict, SessionNotFound
+from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError
 from sessions_app.models import (
     Event,
     EventKind,
@@ -21,6 +21,7 @@ from sessions_app.models import (
     Orphan,
     OrphanEntry,
     OrphanState,
+    Priority,
     Session,
     SessionCounter,
     Status,
@@ -28,7 +29,8 @@ from sessions_app.models import (
 )
 from sessions_app.services import audit, messages
 from sessions_app.services.audit import Actor
-from sessions_app.services.orphans.archiving import archive, mark_known, summarise
+from sessions_app.services.orphans.archiving import SUMMARY, archive, mark_known, summarise
+from sessions_app.services.orphans.progress import close_if_empty, note, take_off
 from sessions_app.services.orphans.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -61,23 +63,41 @@ def restore(
     QueueUnavailable when a live orphan cannot be archived first.
     """
     selection = selection or Selection()
+    selection.check_places(orphan)
     if orphan.state == OrphanState.DETECTED:
         orphan = archive(orphan, actor=actor)
+    selection = selection.pinned(orphan)
     restored = 0
-    while count := restore_chunk(orphan, session, selection, actor=actor, with_duplicates=with_duplicates):
-        restored += count
+    try:
+        while count := restore_chunk(
+            orphan, session, selection, actor=actor, with_duplicates=with_duplicates, done=restored
+        ):
+            restored += count
+    except WaqueueError:
+        if restored:
+            conclude(orphan, session, restored, actor=actor)
+        raise
     return conclude(orphan, session, restored, actor=actor)
 
 
 def restore_chunk(
-    orphan: Orphan, session: Session, selection: Selection, *, actor: Actor, with_duplicates: bool = False
+    orphan: Orphan,
+    session: Session,
+    selection: Selection,
+    *,
+    actor: Actor,
+    with_duplicates: bool = False,
+    done: int = 0,
 ) -> int:
-    """Restore up to CHUNK of the chosen messages that are left; return how many."""
+    """Restore up to CHUNK of the chosen messages that are left; return how many. `done` is what this act did before."""
     now = timezone.now()
     with transaction.atomic():
-        state = Orphan.objects.select_for_update().values_list("state", flat=True).get(pk=orphan.pk)
-        if state != OrphanState.ARCHIVED:
-            raise Conflict(f"this orphan is {state}: there is nothing to restore", state=state)
+        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        if locked.state != OrphanState.ARCHIVED:
+            if done:
+                # The part before took the last of it.
+                return 0
+            raise Conflict(f"this orphan is {locked.state}: there is nothing to restore", state=locked.state)
         chosen = selection.of(orphan).filter(readable=True, restored_at=None)
         entries = list(chosen.select_related("message")[:CHUNK]) if with_duplicates else _new_ones(chosen)
         if not entries:
@@ -93,18 +113,38 @@ def restore_chunk(
         for entry, row in zip(entries, rows, strict=True):
             entry.message, entry.restored_at = row, now
         OrphanEntry.objects.bulk_update(entries, ["message", "restored_at"])
-        Event.objects.bulk_create(
-            Event(
-                kind=EventKind.MESSAGE_QUEUED,
-                session_id=session.pk,
-                message_id=row.pk,
-                data={"by": actor.label, "restored_from": str(orphan.pk)},
-            )
-            for row in rows
-        )
-        transaction.on_commit(lambda: messages.put(session.name, rows, have_new_places=True))
-    crash_points.reach("restore: part restored")
+        for status, kind in _TOLD.items():
+            Event.objects.tell(
+                kind, session.pk, [row.pk for row in rows if row.status == status], by=actor.label,
+                restored_from=str(orphan.pk),
+            )  # fmt: skip
+        _write_down(locked, session, len(entries), done, actor)
+        queued = [row for row in rows if row.status == Status.QUEUED]
+        transaction.on_commit(lambda: _put(session, queued))
     return len(entries)
+
+
+# What a restored message may be, and what is told of it.
+_TOLD = {
+    Status.QUEUED: EventKind.MESSAGE_QUEUED,
+    Status.SCHEDULED: EventKind.MESSAGE_SCHEDULED,
+    Status.EXPIRED: EventKind.MESSAGE_EXPIRED,
+}
+
+
+def _put(session: Session, queued: list[Message]) -> None:
+    if queued:
+        messages.put(session.name, queued, have_new_places=True)
+    crash_points.reach("restore: part restored")
+
+
+def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: Actor) -> None:
+    take_off(orphan, count)
+    before = f"{done} messages restored to {session.name}" if done else ""
+    note(orphan, f"{done + count} messages restored to {session.name}", before=before, actor=actor)
+    close_if_empty(orphan, OrphanState.RESTORED)
+    orphan.save(update_fields=["messages", "resolution", "resolved_by", "state", "resolved_at"])
+    audit.record(actor, "restore orphan", orphan.queue, count=count, session=session.name)
 
 
 def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
@@ -130,27 +170,21 @@ def _once_each(entries: list[OrphanEntry]) -> list[OrphanEntry]:
 
 
 def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -> Restored:
-    """Write down what was restored; the orphan is resolved once nothing readable is left in it."""
-    now = timezone.now()
+    """Say what was restored, also by an act that failed; the orphan is resolved once nothing is left in it."""
     with transaction.atomic():
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         summarise(locked)
         readable = OrphanEntry.objects.filter(orphan=locked, readable=True, restored_at=None)
         duplicates = readable.exclude(duplicate_of=None).count()
+        close_if_empty(locked, OrphanState.RESTORED)
+        locked.save(update_fields=[*SUMMARY, "state", "resolved_at"])
         if restored:
-            done = f"{restored} messages restored to {session.name}"
-            locked.resolution = f"{locked.resolution}; {done}"[-500:] if locked.resolution else done
-            locked.resolved_by = actor.label
-            if not locked.messages:
-                locked.state, locked.resolved_at = OrphanState.RESTORED, now
             Event.objects.create(
                 kind=EventKind.QUEUE_RESTORED,
                 session=session,
                 data={"orphan": str(locked.pk), "queue": locked.queue, "messages": restored, "by": actor.label},
             )
-            audit.record(actor, "restore orphan", locked.queue, count=restored, session=session.name)
             log.warning("orphan %s: %d messages restored to session %s", locked.queue, restored, session.name)
-        locked.save()
     return Restored(session.name, restored, duplicates, locked.messages)
 
 
@@ -160,11 +194,30 @@ _MOVED = [
 ]  # fmt: skip
 
 
+def fate(entry: OrphanEntry, now: datetime) -> Status:
+    """What an entry is once it is restored: it keeps a time that lies ahead, and is not sent once it has expired."""
+    row = entry.message if entry.message is not None and entry.message.status == Status.ORPHANED else None
+    scheduled_at = row.scheduled_at if row else term(entry, "scheduled_at")
+    expires_at = row.expires_at if row else term(entry, "expires_at")
+    if expires_at is not None and expires_at <= now:
+        return Status.EXPIRED
+    return Status.SCHEDULED if scheduled_at is not None and scheduled_at > now else Status.QUEUED
+
+
+def term(entry: OrphanEntry, name: str) -> datetime | None:
+    """One of the times that an entry carries."""
+    text = entry.content.get(name)
+    return datetime.fromisoformat(text) if text else None
+
+
 def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, taken: set[uuid.UUID]) -> Message:
+    status = fate(entry, now)
+    queued_at = None if status == Status.SCHEDULED else now
     if entry.message is not None and entry.message.status == Status.ORPHANED:
         row = entry.message
-        row.session, row.seq, row.status, row.queued_at = session, seq, Status.QUEUED, now
-        row.next_attempt_at, row.scheduled_at, row.orphan = None, None, None
+        row.session, row.seq, row.status, row.queued_at = session, seq, status, queued_at
+        row.next_attempt_at, row.orphan = None, None
+        row.scheduled_at = row.scheduled_at if status == Status.SCHEDULED else None
         row.max_attempts = row.attempts + settings.WAQUEUE_MAX_ATTEMPTS
         return row
     content = entry.content
@@ -179,12 +232,15 @@ def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, take
         filename=content.get("filename", "")[:255],
         caption=content.get("caption", ""),
         template=content.get("template"),
-        status=Status.QUEUED,
+        priority=content.get("priority", Priority.NORMAL),
+        status=status,
         max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
+        scheduled_at=term(entry, "scheduled_at") if status == Status.SCHEDULED else None,
+        expires_at=term(entry, "expires_at"),
         client_ref=(content.get("client_ref") or entry.job_id)[:200],
         metadata={"orphan": str(entry.orphan_id)},
         created_at=entry.created_at or now,
-        queued_at=now,
+        queued_at=queued_at,
     )
 
 

@@ -12,21 +12,25 @@ from django.utils import timezone
 from sessions_app.models import Event, EventKind, Orphan, OrphanEntry, OrphanSource, OrphanState, Session
 from sessions_app.queues import lists
 from sessions_app.services.locks import lock_name
-from sessions_app.services.orphans.archiving import build_entry, mark_duplicates, summarise
+from sessions_app.services.orphans.archiving import build_entry, mark_known, summarise
 
 
-def archive_unknown(session: Session, job_ids: Sequence[bytes], *, queue_key: bytes | None) -> int:
-    """Copy these jobs into the session's orphan of unknown jobs, then take them out of `queue_key`; return how many.
+def archive_unknown(session: Session, job_ids: Sequence[bytes]) -> tuple[int, dict[bytes, bytes]]:
+    """Copy these jobs into the session's orphan of unknown jobs; return how many were new, and what was copied of each.
 
-    Begun again after a crash, it copies nothing twice. Raises QueueUnavailable.
+    Some hundreds at once. Begun again after a crash, it copies nothing twice. Raises QueueUnavailable.
     """
     now = timezone.now()
     parsed = lists.read_jobs(job_ids)
     with transaction.atomic():
         lock_name(session.name)
         orphan = Orphan.objects.filter(
-            session=session, source=OrphanSource.UNKNOWN_JOBS, state=OrphanState.ARCHIVED
-        ).first() or Orphan(
+            session=session,
+            source=OrphanSource.UNKNOWN_JOBS,
+            state=OrphanState.ARCHIVED,
+            # Once somebody has decided about a part of one, what comes is another: a place is never given twice.
+            resolution="",
+        ).select_for_update().first() or Orphan(
             queue=session.queue_name,
             key=b"",
             session_name=session.name,
@@ -40,14 +44,20 @@ def archive_unknown(session: Session, job_ids: Sequence[bytes], *, queue_key: by
         )
         orphan.last_seen_at = now
         orphan.save()
+        entries = OrphanEntry.objects.filter(orphan=orphan)
         # By their bytes: one id may come again with other content, and nothing may go that was not kept.
-        kept = OrphanEntry.objects.filter(orphan=orphan, job_id__in={entry.job_id for entry in parsed})
-        known = {bytes(raw) for raw in kept.values_list("raw", flat=True)}
-        last = OrphanEntry.objects.filter(orphan=orphan).aggregate(last=Max("index"))["last"]
+        # By their ids alone: of a large orphan, all entries would be compared with all ids.
+        same = OrphanEntry.objects.filter(job_id__in={entry.job_id for entry in parsed})
+        kept = [(job, raw) for pk, job, raw in same.values_list("orphan", "job_id", "raw") if pk == orphan.pk]
+        known = {bytes(raw) for _, raw in kept}
+        # One whose content was deleted already was kept before a crash.
+        known |= {job_id.encode() for job_id, _ in kept}
+        last = entries.aggregate(last=Max("index"))["last"]
         start = 0 if last is None else last + 1
         new = [entry for entry in parsed if entry.raw not in known]
-        OrphanEntry.objects.bulk_create([build_entry(orphan, start + at, entry) for at, entry in enumerate(new)])
-        mark_duplicates(orphan)
+        made = [build_entry(orphan, start + at, entry) for at, entry in enumerate(new)]
+        OrphanEntry.objects.bulk_create(made)
+        mark_known([entry for entry in made if entry.readable])
         summarise(orphan)
         orphan.save()
         if new:
@@ -56,6 +66,4 @@ def archive_unknown(session: Session, job_ids: Sequence[bytes], *, queue_key: by
                 session=session,
                 data={"orphan": str(orphan.pk), "queue": orphan.queue, "messages": len(new), "reason": orphan.reason},
             )
-    if queue_key is not None:
-        lists.remove_jobs(queue_key, job_ids)
-    return len(new)
+    return len(new), {job_id: entry.raw for job_id, entry in zip(job_ids, parsed, strict=True)}
