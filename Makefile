@@ -4,7 +4,8 @@
 .DELETE_ON_ERROR:
 .PHONY: help run test check bench faults
 
-PYTEST_ARGS ?= -n auto
+# One and a half times as many as there are cores: half of the time a test waits for a process.
+PYTEST_ARGS ?= -n $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores * 3 / 2)))
 BENCH_ARGS ?=
 
 # The first Python that is new enough and can make an environment; PYTHON=... overrides.
@@ -34,7 +35,7 @@ check: .venv/dev.stamp ## Lint, types, import contract, migrations, production s
 	$(PRODUCTION) .venv/bin/python -W "ignore:Got an error checking:RuntimeWarning" manage.py makemigrations --check --dry-run
 	$(PRODUCTION) .venv/bin/python manage.py check --deploy --fail-level WARNING
 
-bench: .venv/dev.stamp ## Measure messages per second, beside an unmodified RQ worker
+bench: .venv/dev.stamp ## Measure waqueue beside RQ, Celery, BullMQ and others (docs/performance.md)
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 faults: .venv/dev.stamp ## Run the tests of the fault matrix

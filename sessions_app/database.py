@@ -56,11 +56,3 @@ async def plan(connection: psycopg.AsyncConnection[Any], *, once: bool) -> None:
 async def _set(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> None:
     chosen = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     await connection.execute(f"SELECT {chosen}")
-
-
-def primary_message(error: BaseException) -> str:
-    """What an error says without its details: those of PostgreSQL quote the values, phones and texts among them."""
-    cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
-    if isinstance(cause, psycopg.Error) and cause.diag.message_primary:
-        return f"{type(error).__name__}: {cause.diag.message_primary}"
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -14,31 +14,27 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
-from sessions_app.database import connect
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import (
     Event,
-    Message,
     Orphan,
     OrphanEntry,
     OrphanState,
     Reconciliation,
     ReconciliationFinding,
     Session,
-    Status,
     Trigger,
 )
 from sessions_app.queues import keys, lists
-from sessions_app.reconciliation import compare, older_database, rebuild
+from sessions_app.reconciliation import compare, rebuild
 from sessions_app.reconciliation import repair as repair_module
 from sessions_app.reconciliation import run as run_module
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.reconciliation.run import reconcile_in_time
 from sessions_app.services import orphans, worklist
-from sessions_app.worker.fence import newest_token as newest_token_of_the_fence
 from sessions_app.worker.upkeep import Upkeep
 from tests.factories import PHONE, job_ids, line, make_session, observer, submit
-from tests.reconciliation_lab import found, in_order, legacy_entry, legacy_list, newest_token, run, stock_queue
+from tests.reconciliation_lab import found, in_order, legacy_entry, legacy_list, run, stock_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -351,39 +347,6 @@ def test_the_command_says_that_it_looked_at_one_name_only_and_refuses_a_name_tha
     assert end.value.code == 2
     assert "no session, no queue and no orphan is called 'alhpa'" in capsys.readouterr().err
     assert Reconciliation.objects.count() == before
-
-
-# A database that is older than Redis
-
-
-@pytest.mark.fault(14)
-def test_a_database_that_was_recovered_from_a_base_backup_is_seen_as_older_once(redis_client: redis.Redis) -> None:
-    """A sequence is logged 32 numbers ahead: what is recovered says more than was ever given out."""
-    session = make_session()
-    submit(session, "one", "two")
-    in_order()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT setval('wa_attempt_token', 37)")
-    redis_client.hset(keys.META, "mark", 15)
-    redis_client.delete(keys.queue_key("alpha"), *(keys.job_key(pk) for pk in line(session)), keys.DUE)
-    assert newest_token() == fence_says() == 0
-    assert ("older_database", "", 0, "made uncertain") in found(run())
-    assert set(Message.objects.values_list("status", flat=True)) == {Status.UNCERTAIN}
-    assert newest_token() == fence_says() == 15
-    assert not older_database.is_older(15)
-    assert found(run()) == []
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT nextval('wa_attempt_token')")
-        # Never back to tokens that were given out.
-        assert cursor.fetchone() == (38,)
-
-
-def fence_says() -> int:
-    async def ask() -> int:
-        async with await connect() as asked:
-            return await newest_token_of_the_fence(asked)
-
-    return asyncio.run(ask())
 
 
 # What is large

@@ -12,7 +12,6 @@ from sessions_app.models import Deployment, FindingKind, Message, Orphan, Orphan
 from sessions_app.queues import keys
 from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
-from sessions_app.reconciliation.stranded import signal_stranded
 from tests.factories import become, is_due, job_ids, line, make_session, submit
 from tests.reconciliation_lab import (
     found,
@@ -356,35 +355,6 @@ def test_a_list_that_was_being_replaced_when_its_session_was_deleted_overwrites_
     assert found(run()) == []
 
 
-@pytest.mark.fault(14)
-def test_what_was_promoted_and_sent_in_the_lost_future_is_uncertain_too(
-    alpha: Session, redis_client: redis.Redis
-) -> None:
-    (due,) = submit(alpha, "due", scheduled_at=timezone.now() + timedelta(hours=1))
-    (later,) = submit(alpha, "later", scheduled_at=timezone.now() + timedelta(hours=1))
-    Message.objects.filter(pk=due.pk).update(scheduled_at=timezone.now() - timedelta(seconds=1))
-    redis_client.zrem(keys.DUE, "alpha")
-    redis_client.hset(keys.META, "mark", newest_token() + 1000)
-    run()
-    assert set(Message.objects.exclude(status=Status.QUEUED).values_list("pk", "status")) == {
-        (due.pk, "uncertain"), (later.pk, "scheduled"),
-    }  # fmt: skip
-
-
-@pytest.mark.fault(14)
-def test_nobody_puts_jobs_while_the_database_is_older_and_so_hides_what_was_sent(
-    alpha: Session, redis_client: redis.Redis
-) -> None:
-    Message.objects.update(queued_at=timezone.now() - timedelta(seconds=6))
-    redis_client.delete(QUEUE, keys.DUE, *(keys.job_key(job) for job in ids(alpha)))
-    redis_client.hset(keys.META, "mark", newest_token() + 1000)
-    before = picture_of_redis(redis_client)
-    assert signal_stranded() == 0
-    assert picture_of_redis(redis_client) == before
-    run()
-    assert Message.objects.filter(status=Status.UNCERTAIN).count() == 4
-
-
 @pytest.mark.fault(16)
 def test_an_archiving_that_was_begun_and_has_not_renamed_its_list_yet_is_one_orphan(redis_client: redis.Redis) -> None:
     in_order()
@@ -393,16 +363,3 @@ def test_an_archiving_that_was_begun_and_has_not_renamed_its_list_yet_is_one_orp
     Orphan.objects.update(staging_key=b"waqueue:archive:1:rq:queue:wa:gone")
     assert found(run()) == [("orphan_queue", "gone", 3, "archived")]
     assert texts_of(Orphan.objects.get()) == ["x", "y", "z"]
-
-
-@pytest.mark.fault(14)
-@pytest.mark.parametrize(("due_in_ms", "doubted"), [(10_000, 1), (60_000, 0)])
-def test_the_first_row_that_somebody_may_have_had_in_hand_is_uncertain_although_it_is_mirrored(
-    due_in_ms: int, doubted: int, alpha: Session, redis_client: redis.Redis
-) -> None:
-    seconds, _ = redis_client.time()
-    redis_client.zadd(keys.DUE, {"alpha": seconds * 1000 + due_in_ms})
-    redis_client.hset(keys.META, "mark", newest_token() + 1000)
-    run()
-    assert list(Message.objects.filter(status=Status.UNCERTAIN).values_list("text", flat=True)) == ["a"] * doubted
-    assert is_mirrored(alpha, redis_client)

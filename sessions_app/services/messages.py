@@ -64,7 +64,8 @@ def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | N
     Redis plays no part in the promise: when it cannot be reached, the rows wait for reconciliation.
     """
     now = timezone.now()
-    with transaction.atomic():
+    # Nobody goes on after a failure in here: what surrounds it is rolled back as a whole.
+    with transaction.atomic(savepoint=False):
         first = SessionCounter.draw(session.pk, len(drafts))
         if first is None:
             raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
@@ -180,17 +181,36 @@ def _successors(messages: Sequence[Message]) -> dict[uuid.UUID, str]:
         return {pk: str(behind) if behind else "" for pk, behind in cursor.fetchall()}
 
 
+# What goes before by priority; and of the like the first one's place, and how many there are where that is cheap.
+_POSITION = """
+WITH head AS (
+    SELECT min(seq) AS seq FROM (
+        SELECT seq FROM wa_message
+        WHERE session_id = %s AND status IN ('queued', 'sending') AND priority = %s ORDER BY seq LIMIT 1
+    ) first
+)
+SELECT (SELECT count(*) FROM wa_message m
+        WHERE m.session_id = %s AND m.status IN ('queued', 'sending') AND m.priority < %s),
+       head.seq,
+       CASE WHEN %s - head.seq < 200 THEN (
+           SELECT count(*) FROM wa_message m
+           WHERE m.session_id = %s AND m.status IN ('queued', 'sending') AND m.priority = %s AND m.seq <= %s)
+       END
+FROM head
+"""
+
+
 def position(message: Message) -> int:
     """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
     if message.status not in OPEN:
         return 0
-    line = Message.objects.open().filter(session_id=message.session_id)
-    sooner = line.filter(priority__lt=message.priority).count()
-    alike = line.filter(priority=message.priority, seq__lte=message.seq)
-    head = alike.order_by("seq").values_list("seq", flat=True).first()
+    with connection.cursor() as cursor:
+        line, seq = [message.session_id, message.priority], message.seq
+        cursor.execute(_POSITION, [*line, *line, seq, *line, seq])
+        sooner, head, alike = cursor.fetchone()
     if head is None or message.seq - head >= 200:
-        return sooner + message.seq - (head or message.seq) + 1
-    return sooner + alike.count()
+        return int(sooner + message.seq - (head or message.seq) + 1)
+    return int(sooner + alike)
 
 
 def estimated_send_at(session: Session, place: int, now: datetime) -> datetime | None:
