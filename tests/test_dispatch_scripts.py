@@ -1,100 +1,18 @@
 """Redis says when a session is looked at: what is claimed, given back, signalled and put changes due times just so."""
 
-import asyncio
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import redis
 from django.utils import timezone
 from redis.client import PubSub
 from rq.suspension import resume, suspend
 
 from sessions_app.models import Message
 from sessions_app.queues import inspect, keys, mirror
-from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack, SettledJob
+from sessions_app.queues.dispatch import SettledJob
+from tests.redis_lab import OURS, Lab
 
-OURS = "ours"
 FAR = 60_000
-
-
-class Lab:
-    """The worker's calls, one after the other, and what Redis holds between them."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self.client = client
-
-    def _call(self, act: Callable[[DispatchQueues], Any], worker: str = "") -> Any:
-        async def run() -> Any:
-            queues = DispatchQueues(OURS, worker)
-            try:
-                return await act(queues)
-            finally:
-                await queues.close()
-
-        return asyncio.run(run())
-
-    def claim(self, limit: int = 100) -> Claim:
-        return self._call(lambda queues: queues.claim(limit))
-
-    def claim_as(self, worker: str, limit: int = 100, in_flight: int = 0) -> Claim:
-        """As one of several workers, which then goes on."""
-        claim = self._call(lambda queues: queues.claim(limit, in_flight), worker)
-        self.load(worker, in_flight + len(claim.sessions))
-        return claim
-
-    def load(self, worker: str, in_flight: int, *, seconds_ago: float = 0) -> None:
-        self.client.hset(keys.LOADS, worker, f"{in_flight} {self.now() - round(1000 * seconds_ago)}")
-
-    def claim_one(self) -> ClaimedSession:
-        (session,) = self.claim().sessions
-        return session
-
-    def give_back(self, *backs: tuple[ClaimedSession, int | None], jobs: list[SettledJob] | None = None, mark: int = 0):
-        self._call(lambda queues: queues.give_back([GiveBack(*back) for back in backs], jobs or [], mark))
-
-    def signal(self, *names: str) -> None:
-        self._call(lambda queues: queues.signal(names))
-
-    def now(self) -> int:
-        seconds, microseconds = self.client.time()
-        return seconds * 1000 + microseconds // 1000
-
-    def due_in(self, **delays: int) -> None:
-        now = self.now()
-        for name, delay in delays.items():
-            self.client.zadd(keys.DUE, {name: now + delay})
-
-    def delay(self, name: str) -> float | None:
-        score = self.client.zscore(keys.DUE, name)
-        return None if score is None else score - self.now()
-
-    def is_due(self, name: str) -> bool:
-        delay = self.delay(name)
-        return delay is not None and delay <= 0
-
-    def version(self, name: str) -> int:
-        return int(self.client.hget(keys.VERSIONS, name) or 0)
-
-    def meta(self, name: str) -> str:
-        return (self.client.hget(keys.META, name) or b"").decode()
-
-
-@pytest.fixture
-def lab(redis_client: redis.Redis) -> Lab:
-    return Lab(redis_client)
-
-
-@pytest.fixture
-def wakes(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[PubSub]:
-    # Channels are the server's, not the database's: other tests may run beside this one.
-    monkeypatch.setattr(keys, "WAKE", f"waqueue:wake:{uuid.uuid4().hex}")
-    with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(keys.WAKE)
-        while not pubsub.subscribed:
-            pubsub.get_message(timeout=1)
-        yield pubsub
 
 
 def heard(lab: Lab, pubsub: PubSub) -> int:
@@ -391,65 +309,3 @@ def test_a_put_during_a_claim_has_the_session_looked_at_once_more(
     put(urgent=urgent)
     lab.give_back((session, None))
     assert lab.claim_one().name == "alpha"
-
-
-# Even shares
-
-
-def test_a_worker_alone_takes_all(lab: Lab) -> None:
-    lab.due_in(**{f"s{number}": -number for number in range(10)})
-    assert len(lab.claim_as("a").sessions) == 10
-
-
-def test_two_workers_take_half_each(lab: Lab) -> None:
-    lab.load("b", 0)
-    lab.due_in(**{f"s{number}": -number for number in range(10)})
-    assert len(lab.claim_as("a").sessions) == 5
-    assert len(lab.claim_as("b").sessions) == 5
-
-
-def test_what_is_in_flight_counts(lab: Lab) -> None:
-    lab.load("b", 8)
-    lab.load("a", 0)
-    lab.due_in(s1=0, s2=0)
-    assert lab.claim_as("b", in_flight=8).sessions == []
-    assert len(lab.claim_as("a").sessions) == 2
-
-
-def test_a_worker_that_leaves_something_calls_the_others_and_looks_again_soon(lab: Lab) -> None:
-    lab.load("b", 0)
-    lab.due_in(s1=0, s2=0)
-    with lab.client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(keys.WAKE)
-        pubsub.get_message(timeout=5)
-        claim = lab.claim_as("a", in_flight=4)
-        assert (claim.sessions, claim.next_due_ms) == ([], 20)
-        heard = pubsub.get_message(timeout=5)
-    # With its name, so that it does not wake itself.
-    assert heard is not None
-    assert heard["data"] == b"a"
-
-
-@pytest.mark.parametrize("seconds_ago", [4, 100])
-def test_a_worker_that_is_silent_has_no_share(lab: Lab, seconds_ago: float) -> None:
-    lab.load("dead", 0, seconds_ago=seconds_ago)
-    lab.due_in(**{f"s{number}": -number for number in range(10)})
-    assert len(lab.claim_as("a").sessions) == 10
-    assert lab.client.hexists(keys.LOADS, "dead") == (seconds_ago < 60)
-
-
-def test_garbage_among_the_loads_is_dropped(lab: Lab) -> None:
-    lab.client.hset(keys.LOADS, mapping={"x": "many", "y": ""})
-    lab.due_in(s=0)
-    assert len(lab.claim_as("a").sessions) == 1
-    assert set(lab.client.hgetall(keys.LOADS)) == {b"a"}
-
-
-def test_a_worker_that_ends_leaves_its_share(lab: Lab) -> None:
-    lab._call(lambda queues: queues.claim(1), "a")
-    assert not lab.client.exists(keys.LOADS)
-
-
-def test_one_that_only_looks_is_no_worker(lab: Lab) -> None:
-    lab.claim(0)
-    assert not lab.client.exists(keys.LOADS)
