@@ -32,7 +32,8 @@ def test_a_worker_that_leaves_something_calls_the_others_and_looks_again_soon(la
     lab.due_in(s1=0, s2=0)
     claim = lab.claim_as("a", in_flight=4)
     assert (claim.sessions, claim.next_due_ms) == ([], 20)
-    heard = wakes.get_message(timeout=5)
+    # The first may be the confirmation of the subscription, which is passed over.
+    heard = wakes.get_message(timeout=5) or wakes.get_message(timeout=5)
     # With its name, so that it does not wake itself.
     assert heard is not None
     assert heard["data"] == b"a"
