@@ -136,6 +136,8 @@ def _prepare_environment(config: pytest.Config) -> None:
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "WAQUEUE_SECRET_KEY": _SECRET_KEY,
+        # A thread of a test gives its connection back only when it is collected: for so many there is room.
+        "WAQUEUE_DATABASE_POOL_SIZE": "40",
         "DJANGO_SETTINGS_MODULE": "waqueue.settings",
     }
 
