@@ -22,7 +22,7 @@ from waqueue.embedded import EmbeddedPostgres, EmbeddedValkey, ServerError, hold
 from waqueue.embedded.server import EmbeddedServer
 
 # A killed server loses nothing by these: what it told the system is kept. Only a power cut would, and nobody cuts it.
-_POSTGRES_SETTINGS: dict[str, str | int] = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
+_POSTGRES_SETTINGS: dict[str, str | int] = {"fsync": "off", "full_page_writes": "off", "max_connections": 600}
 _PREFIX = "waqueue-test-"
 _SECRET_KEY = "only-for-the-tests-0123456789-abcdefghijklmnopqrstuvwxyz"
 
