@@ -274,7 +274,8 @@ def test_counts_are_of_the_batches_asked_for_alone() -> None:
 
 def test_counting_reads_the_index_alone_and_lists_of_a_batch_use_it_too() -> None:
     session = make_session()
-    batch = hand_in(session, *range(300))
+    # A small part of the table, so that no planner prefers to walk all of it by its key.
+    batch = hand_in(session, *range(20))
     hand_in(session, *range(300))
     submit(session, *"x" * 300)
     newest = Message.objects.filter(batch_id=batch.pk).order_by("-pk")[:100]
