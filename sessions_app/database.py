@@ -1,5 +1,6 @@
 """Connections to PostgreSQL for code that runs in an asyncio loop, outside Django's own handling."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -22,17 +23,18 @@ _PLANNED_EACH_TIME = {"plan_cache_mode": "force_custom_plan", "enable_hashjoin":
 _PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 
-async def connect(*, lock_timeout_ms: int = 0) -> psycopg.AsyncConnection[Any]:
+async def connect(*, lock_timeout_ms: int = 0, name: str = "waqueue") -> psycopg.AsyncConnection[Any]:
     """Open one autocommit connection with the parameters of Django's default database. Raises psycopg.Error.
 
-    With `lock_timeout_ms`, a statement that waits longer for a lock raises LockNotAvailable.
+    With `lock_timeout_ms`, a statement that waits longer for a lock raises LockNotAvailable. `name` is what PostgreSQL
+    shows of it, up to 63 characters.
     """
     parameters = connections["default"].get_connection_params()
-    for name in _DJANGO_ONLY:
-        parameters.pop(name, None)
+    for unknown in _DJANGO_ONLY:
+        parameters.pop(unknown, None)
     # Statements are few and hot: prepared at their second use.
     connection = await psycopg.AsyncConnection.connect(
-        **(_KEEPALIVE | parameters), autocommit=True, prepare_threshold=1
+        **(_KEEPALIVE | parameters | {"application_name": name}), autocommit=True, prepare_threshold=1
     )
     settings = {
         **_PLANNED_EACH_TIME,
@@ -51,6 +53,18 @@ async def connect(*, lock_timeout_ms: int = 0) -> psycopg.AsyncConnection[Any]:
 async def plan(connection: psycopg.AsyncConnection[Any], *, once: bool) -> None:
     """Have statements planned once, which is best for a few rows, or each time. Raises psycopg.Error."""
     await _set(connection, _PLANNED_ONCE if once else _PLANNED_EACH_TIME)
+
+
+async def end(connection: psycopg.AsyncConnection[Any], names: Sequence[str]) -> None:
+    """End the connections of these names, and return when what they were doing is undone or done. Raises psycopg.Error.
+
+    A server goes on with a statement whose client is gone.
+    """
+    if names:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = ANY(%s)",
+            [list(names)],
+        )
 
 
 async def _set(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> None:

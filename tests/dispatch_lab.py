@@ -11,9 +11,11 @@ from django.db import connections
 
 from sessions_app.database import connect
 from sessions_app.models import Message, Session
+from sessions_app.queues.connection import deployment_id
 from sessions_app.queues.dispatch import ClaimedSession
 from sessions_app.services import messages, sessions
 from sessions_app.services.audit import Actor
+from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import Fenced, fence
 
 ACTOR = Actor("the test")
@@ -60,6 +62,11 @@ class LabWorker:
         """Run one statement; return its rows."""
         cursor = await self.connection.execute(statement, parameters)
         return await cursor.fetchall() if cursor.description else []
+
+
+async def make_dispatcher(worker: LabWorker) -> Dispatcher:
+    """A dispatcher that nobody has claim; its fences are called by the test."""
+    return Dispatcher(worker=worker.id, deployment=await in_thread(deployment_id), concurrency=100)
 
 
 @asynccontextmanager

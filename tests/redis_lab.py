@@ -38,11 +38,11 @@ class Lab:
     def claim_as(self, worker: str, limit: int = 100, in_flight: int = 0) -> Claim:
         """As one of several workers, which then goes on."""
         claim = self._call(lambda queues: queues.claim(limit, in_flight), worker)
-        self.load(worker, in_flight + len(claim.sessions))
+        self.load(worker, in_flight + len(claim.sessions), room=limit - len(claim.sessions))
         return claim
 
-    def load(self, worker: str, in_flight: int, *, seconds_ago: float = 0) -> None:
-        self.client.hset(keys.LOADS, worker, f"{in_flight} {self.now() - round(1000 * seconds_ago)}")
+    def load(self, worker: str, in_flight: int, *, room: int = 100, seconds_ago: float = 0) -> None:
+        self.client.hset(keys.LOADS, worker, f"{in_flight} {room} {self.now() - round(1000 * seconds_ago)}")
 
     def claim_one(self) -> ClaimedSession:
         (session,) = self.claim().sessions
@@ -92,3 +92,16 @@ def wakes(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterato
         while not pubsub.subscribed:
             pubsub.get_message(timeout=1)
         yield pubsub
+
+
+def heard(lab: Lab, pubsub: PubSub) -> int:
+    """How many wake-ups were published until now."""
+    lab.client.publish(keys.WAKE, "the last one")
+    count = 0
+    while True:
+        message = pubsub.get_message(timeout=5)
+        if message is None:
+            continue
+        if message["data"] == b"the last one":
+            return count
+        count += 1

@@ -10,22 +10,9 @@ from rq.suspension import resume, suspend
 from sessions_app.models import Message
 from sessions_app.queues import inspect, keys, mirror
 from sessions_app.queues.dispatch import SettledJob
-from tests.redis_lab import OURS, Lab
+from tests.redis_lab import OURS, Lab, heard
 
 FAR = 60_000
-
-
-def heard(lab: Lab, pubsub: PubSub) -> int:
-    """How many wake-ups were published until now."""
-    lab.client.publish(keys.WAKE, "the last one")
-    count = 0
-    while True:
-        message = pubsub.get_message(timeout=5)
-        if message is None:
-            continue
-        if message["data"] == b"the last one":
-            return count
-        count += 1
 
 
 # Claim

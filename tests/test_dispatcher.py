@@ -1,39 +1,23 @@
 """The loop around the fence: what another worker, PostgreSQL or a transport does to it."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from django.db import connections
 
 from sessions_app.models import Attempt, InFlight, Message, Status
-from sessions_app.queues.connection import deployment_id
-from sessions_app.queues.dispatch import ClaimedSession
+from sessions_app.queues.dispatch import GiveBack
 from sessions_app.worker import dispatcher as dispatching
-from sessions_app.worker import landing as landing_module
-from sessions_app.worker.dispatcher import Dispatcher
-from sessions_app.worker.outcomes import Settlement, accepted
+from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
-from tests.dispatch_lab import LabWorker, claimed, session_with, workers
+from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, until_blocked, workers
+from tests.relay import relay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 T = TypeVar("T")
-
-
-def make_dispatcher(worker: LabWorker) -> Dispatcher:
-    """A dispatcher that nobody has claim; its fences are called by the test."""
-    return Dispatcher(worker=worker.id, deployment=_DEPLOYMENT["id"], concurrency=100)
-
-
-_DEPLOYMENT: dict[str, str] = {}
-
-
-@pytest.fixture(autouse=True)
-def _deployment(db: None) -> None:
-    _DEPLOYMENT["id"] = deployment_id()
 
 
 def test_a_session_in_a_frozen_workers_fence_holds_up_no_other() -> None:
@@ -49,7 +33,7 @@ def test_a_session_in_a_frozen_workers_fence_holds_up_no_other() -> None:
                 "SELECT id, 0, 1, %s, now(), now() FROM wa_session WHERE name = 's3'",
                 [frozen.id],
             )
-            loop = make_dispatcher(own)
+            loop = await make_dispatcher(own)
             await loop._fence(claimed(*names))
             flying = set(loop.flights)
             assert loop._avoids(claimed("s3")[0])
@@ -64,13 +48,13 @@ def test_what_an_unanswered_fence_has_committed_is_put_back_before_the_next(monk
     session_with("one", "two")
     real_fence = dispatching.fence
 
-    async def committed_but_unanswered(*args: Any) -> Any:
-        await real_fence(*args)
+    async def committed_but_unanswered(*args: Any, **kwargs: Any) -> Any:
+        await real_fence(*args, **kwargs)
         raise psycopg.OperationalError("the answer to the commit was lost")
 
     async def act() -> list[Any]:
         async with workers(1) as (own,):
-            loop = make_dispatcher(own)
+            loop = await make_dispatcher(own)
             monkeypatch.setattr(dispatching, "fence", committed_but_unanswered)
             with pytest.raises(psycopg.OperationalError):
                 await loop._fence(claimed("s"))
@@ -98,12 +82,12 @@ def test_an_outcome_that_cannot_be_written_is_uncertain_and_the_others_are_writt
 
     async def act() -> None:
         async with workers(1) as (own,):
-            loop = make_dispatcher(own)
+            loop = await make_dispatcher(own)
             flights = (await own.fence("a", "b", "c")).flights
             outcomes = [accepted(flight, "x") for flight in flights]
             # No such state: the row's column is too short for it.
             object.__setattr__(outcomes[1], "status", "a state that is far too long for its column")
-            await loop.landing._write(outcomes)
+            await loop.landing._write(loop.landing.stores[0], outcomes)
             await loop.close()
 
     asyncio.run(act())
@@ -111,117 +95,140 @@ def test_an_outcome_that_cannot_be_written_is_uncertain_and_the_others_are_writt
     assert not InFlight.objects.exists()
 
 
-# Sessions that go on
+def test_an_outcome_waits_for_a_table_that_is_away_and_is_then_written_as_it_was() -> None:
+    session_with("one")
 
-
-class Going:
-    """A dispatcher whose first claim is done, with the first message of session `s` just sent."""
-
-    def __init__(self, loop: Dispatcher) -> None:
-        self.loop = loop
-
-    async def first(self) -> Settlement:
-        await self.loop._fence([ClaimedSession("s", "generation", 1, time.monotonic())])
-        await self.loop.drain(5)
-        (sent,) = self.loop.landing._take_batch()
-        return sent
-
-    async def land(self, sent: Settlement) -> bool:
-        """Whether it was written together with the next fence."""
-        landing = self.loop.landing
-        going = landing._going([sent])
-        return bool(going) and await landing._write_and_go_on(landing._goings[0], [sent], going)
-
-
-def go_on(*texts: str, act: Callable[[Going, LabWorker], Awaitable[T]]) -> T:
-    session_with(*texts)
-
-    async def run() -> T:
+    async def act() -> None:
         async with workers(1) as (own,):
-            loop = make_dispatcher(own)
+            loop = await make_dispatcher(own)
+            (flight,) = (await own.fence()).flights
+            loop.flights["s"] = flight
+            await own.execute("ALTER TABLE wa_recipient_pace RENAME TO wa_away")
             try:
-                return await act(Going(loop), own)
+                writing = asyncio.create_task(loop.landing._write(loop.landing.stores[0], [accepted(flight, "x")]))
+                done, _ = await asyncio.wait([writing], timeout=1)
+                assert not done and "s" in loop.flights
             finally:
-                await loop.drain(5)
-                await loop.close()
+                await own.execute("ALTER TABLE wa_away RENAME TO wa_recipient_pace")
+            (settled,) = await asyncio.wait_for(writing, 30)
+            assert settled.is_current
+            await loop.close()
 
-    return asyncio.run(run())
-
-
-def test_a_session_goes_on_in_the_commit_that_writes_its_outcome() -> None:
-    async def act(going: Going, own: LabWorker) -> set[str]:
-        assert await going.land(await going.first())
-        return set(going.loop.flights)
-
-    assert go_on("one", "two", "three", act=act) == {"s"}
-    assert list(Message.objects.order_by("seq").values_list("status", flat=True)) == ["sent", "sending", "queued"]
-    assert Attempt.objects.count() == 2
+    asyncio.run(act())
+    assert Message.objects.get().status == Status.SENT
 
 
-def test_one_whose_line_is_empty_or_that_was_claimed_long_ago_is_given_back() -> None:
-    async def act(going: Going, own: LabWorker) -> tuple[bool, bool]:
-        sent = await going.first()
-        sent.flight.has_more = False
-        is_empty = await going.land(sent)
-        sent.flight.has_more = True
-        sent.flight.claimed = ClaimedSession("s", "generation", 1, time.monotonic() - 2)
-        return is_empty, await going.land(sent)
+def test_an_outcome_that_is_refused_twice_is_left_to_the_judge() -> None:
+    session_with("one")
 
-    assert go_on("one", "two", act=act) == (False, False)
+    async def act() -> set[int]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            (flight,) = (await own.fence()).flights
+            loop.flights["s"] = flight
+            outcome = accepted(flight, "x")
+            object.__setattr__(outcome, "status", "a state that is far too long for its column")
+            object.__setattr__(outcome, "error_detail", "its outcome could not be written, again")
+            assert await loop.landing._write(loop.landing.stores[0], [outcome]) == []
+            await loop.close()
+            return loop.tokens()
 
-
-def test_while_another_session_is_due_or_the_worker_stops_none_goes_on() -> None:
-    async def act(going: Going, own: LabWorker) -> list[bool]:
-        sent = await going.first()
-        loop, found = going.loop, []
-        for name in ("_others_wait", "is_suspended"):
-            setattr(loop, name, True)
-            found.append(await going.land(sent))
-            setattr(loop, name, False)
-        loop.stop()
-        return [*found, await going.land(sent)]
-
-    assert go_on("one", "two", act=act) == [False, False, False]
+    # What the worker does not remember, its own upkeep finds in the database and tells of.
+    assert asyncio.run(act()) == set()
+    assert InFlight.objects.count() == 1
 
 
-def test_a_message_that_somebody_has_locked_does_not_keep_the_outcome_before_it_from_being_written() -> None:
-    async def act(going: Going, own: LabWorker) -> bool:
-        sent = await going.first()
-        await own.execute("BEGIN")
-        await own.execute("SELECT 1 FROM wa_message WHERE seq = 2 FOR UPDATE")
-        went_on = await going.land(sent)
-        await own.execute("ROLLBACK")
-        return went_on
+def test_a_locked_row_keeps_no_other_outcome_from_being_written() -> None:
+    for name in ("a", "b", "c"):
+        session_with("one", name=name)
 
-    assert go_on("one", "two", act=act)
-    assert list(Message.objects.order_by("seq").values_list("status", flat=True)) == ["sent", "queued"]
+    async def act() -> tuple[list[str], int]:
+        async with workers(2) as (own, other):
+            loop = await make_dispatcher(own)
+            flights = (await own.fence("a", "b", "c")).flights
+            await other.execute("BEGIN")
+            await other.execute(
+                "SELECT 1 FROM wa_message m JOIN wa_session s ON s.id = m.session_id WHERE s.name = 'b' FOR UPDATE OF m"
+            )
+            written = await loop.landing._write(loop.landing.stores[0], [accepted(flight, "x") for flight in flights])
+            await other.execute("ROLLBACK")
+            async with asyncio.timeout(10):
+                await loop.landing._has_results.wait()
+            (late,) = loop.landing._take_batch()
+            again = await loop.landing._write(loop.landing.stores[0], [late])
+            await loop.close()
+            return sorted(one.settlement.flight.session_name for one in written), len(again)
+
+    assert asyncio.run(act()) == (["a", "c"], 1)
+    assert set(Message.objects.values_list("status", flat=True)) == {Status.SENT}
+
+
+def test_a_database_that_turns_out_to_be_older_is_doubted_at_once() -> None:
+    session_with("one")
+
+    async def act() -> tuple[bool, list[GiveBack]]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            loop.known_token = 5
+            await loop._fence(claimed("s"))
+            doubted = loop._doubts != loop._cleared_doubts
+            backs = list(loop.landing._backs)
+            await loop.close()
+            return doubted, backs
+
+    doubted, (back,) = asyncio.run(act())
+    assert doubted and back.delay_ms == 1000
+    assert not Attempt.objects.exists()
+
+
+def test_what_is_fenced_after_the_worker_was_told_to_stop_is_put_back_unsent() -> None:
+    session_with("one")
+
+    async def act() -> list[Any]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            loop.stop()
+            await loop._fence(claimed("s"))
+            assert not loop._sends and not loop.is_idle
+            returned = loop.landing._take_batch()
+            loop.landing._after(await loop.landing._write(loop.landing.stores[0], returned))
+            await loop.close()
+            return returned
+
+    (returned,) = asyncio.run(act())
+    assert returned.outcome == "returned"
+    assert Message.objects.get().status == Status.QUEUED
     assert not InFlight.objects.exists()
 
 
-def test_what_went_on_in_a_commit_that_was_not_answered_is_put_back_and_nothing_goes_on_until_then(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real = landing_module.settle_and_fence
+def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    session_with("one")
+    database = connections["default"]
+    parameters = database.get_connection_params()
 
-    async def committed_but_unanswered(*args: Any) -> Any:
-        await real(*args)
-        raise psycopg.OperationalError("the answer to the commit was lost")
+    async def act() -> list[Any]:
+        async with workers(2) as (own, other), relay(parameters) as (network, through):
+            loop = await make_dispatcher(own)
+            store = loop._fences
+            store._lock_timeout_ms = 0
+            await other.execute("BEGIN")
+            # The last statement of the fence waits for this lock, its commit right behind it.
+            await other.execute("LOCK TABLE wa_attempt IN SHARE MODE")
+            with monkeypatch.context() as patch:
+                patch.setattr(type(database), "get_connection_params", lambda _: parameters | through)
+                fencing = asyncio.create_task(loop._fence(claimed("s")))
+                while store._connection is None:
+                    await asyncio.sleep(0.01)
+            await until_blocked(other, LabWorker(store._connection))
+            pid = store._connection.info.backend_pid
+            network.cut()
+            await asyncio.wait([fencing])
+            assert isinstance(fencing.exception(), psycopg.OperationalError)
+            await loop._return_unanswered()
+            await other.execute("ROLLBACK")
+            while await other.execute("SELECT FROM pg_stat_activity WHERE pid = %s AND state <> 'idle'", [pid]):
+                await asyncio.sleep(0.01)
+            await loop.close()
+            return await other.execute("SELECT count(*) FROM wa_attempt")
 
-    async def act(going: Going, own: LabWorker) -> list[str]:
-        sent = await going.first()
-        monkeypatch.setattr(landing_module, "settle_and_fence", committed_but_unanswered)
-        assert not await going.land(sent)
-        monkeypatch.setattr(landing_module, "settle_and_fence", real)
-        assert not going.loop.may_go_on(sent.flight)
-        # Written again by token, which changes nothing.
-        landing = going.loop.landing
-        landing._after(await landing._write([sent]))
-        assert not going.loop.flights
-        await going.loop._return_unanswered()
-        returned = landing._take_batch()
-        landing._after(await landing._write(returned))
-        return [str(one.outcome) for one in returned]
-
-    assert go_on("one", "two", act=act) == ["returned"]
-    assert list(Message.objects.order_by("seq").values_list("status", "attempts")) == [("sent", 1), ("queued", 0)]
-    assert not InFlight.objects.exists()
+    assert asyncio.run(act()) == [(0,)]

@@ -288,7 +288,7 @@ def test_a_deleted_session_is_gone_and_its_name_does_not_lend_its_line_to_a_new_
     assert verdict_of("s") == Verdict.EMPTY
 
 
-def test_a_transport_without_room_lets_its_first_ones_go_and_tells_the_others_their_place() -> None:
+def test_a_transport_without_room_lets_its_first_ones_go() -> None:
     for name in ("a", "b", "c", "d", "e"):
         session_with("one", name=name)
 
@@ -298,8 +298,30 @@ def test_a_transport_without_room_lets_its_first_ones_go_and_tells_the_others_th
 
     fenced = run(act())
     assert len(fenced.flights) == 2
+    # Who was named first goes first.
+    assert {flight.session_name for flight in fenced.flights} == {"a", "b"}
     assert {waiting.verdict for waiting in fenced.waiting} == {Verdict.BUSY}
-    assert sorted(waiting.beyond for waiting in fenced.waiting) == [1, 2, 3]
     # Nothing is left of those that wait: neither a reservation nor an attempt.
     assert InFlight.objects.count() == Attempt.objects.count() == 2
     assert Message.objects.filter(status=Status.QUEUED, attempts=0).count() == 3
+
+
+def test_a_database_that_lacks_an_attempt_is_older_and_nothing_of_it_is_sent() -> None:
+    session_with("one", name="a")
+
+    async def act(known: int) -> Fenced:
+        async with workers(1) as (own,):
+            return await fence(own.connection, own.id, claimed("a", "nobody"), known=known)
+
+    fenced = run(act(1))
+    assert [waiting.verdict for waiting in fenced.waiting] == [Verdict.OLDER, Verdict.OLDER]
+    assert not InFlight.objects.exists() and not Attempt.objects.exists()
+    (flight,) = run(act(0)).flights
+    run(settle_as_sent(flight))
+    # The attempt that it knows it has.
+    assert {waiting.verdict for waiting in run(act(flight.token)).waiting} == {Verdict.EMPTY, Verdict.GONE}
+
+
+async def settle_as_sent(flight: outcomes.Flight) -> None:
+    async with workers(1) as (own,):
+        await settle(own.connection, [outcomes.accepted(flight, "id")])

@@ -36,12 +36,17 @@ class ClaimedSession:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one claim got. `next_due_ms` is the time until some session is due, None when none is."""
+    """What one claim got.
+
+    `next_due_ms` is the time until it is worth looking again, None when no session is due at any time. `others_wait`
+    says that some are due which this claim did not get.
+    """
 
     generation: str
     mark: int
     is_suspended: bool
     next_due_ms: int | None
+    others_wait: bool
     sessions: list[ClaimedSession]
 
 
@@ -80,13 +85,13 @@ class DispatchQueues:
         """
         reply = await self._run(
             scripts.CLAIM,
-            [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS],
+            [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS, keys.CALLED],
             [self.deployment, limit, AGAIN_MS, uuid.uuid4().hex, self.worker, in_flight, keys.WAKE],
         )
         generation = reply[0].decode()
         at_s = time.monotonic()
         sessions: list[ClaimedSession] = []
-        for at in range(4, len(reply), 2):
+        for at in range(5, len(reply), 2):
             if _NAME.fullmatch(reply[at]):
                 sessions.append(ClaimedSession(reply[at].decode(), generation, reply[at + 1], at_s))
             else:
@@ -96,6 +101,7 @@ class DispatchQueues:
             mark=int(reply[1]),
             is_suspended=bool(reply[2]),
             next_due_ms=None if reply[3] < 0 else reply[3],
+            others_wait=bool(reply[4]),
             sessions=sessions,
         )
 

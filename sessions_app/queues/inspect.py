@@ -102,7 +102,7 @@ def meta(*, client: redis.Redis | None = None) -> Meta:
 
 def establish_generation(*, client: redis.Redis | None = None) -> str:
     """The generation of this Redis, made if it has none yet. Raises OtherDeployment, QueueUnavailable."""
-    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS]
+    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS, keys.CALLED]
     args = [deployment_id(), 0, 0, uuid.uuid4().hex, "", 0, keys.WAKE]
     reply = run(client or web_client(), scripts.CLAIM, where, args)
     return str(reply[0].decode())

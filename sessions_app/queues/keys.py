@@ -7,8 +7,10 @@ VERSIONS = "waqueue:versions"
 # deployment: whose Redis this is; generation and run_id: what changes when it was wiped or restarted;
 # mark: the highest attempt token settled.
 META = "waqueue:meta"
-# Per worker, how many messages it has in flight and when it said so: from these all take even shares.
+# Per worker, how many messages it has in flight, how many more it would take, and when it said so: from these all take
+# even shares. CALLED is there for a moment after a worker that left something to the others has called them.
 LOADS = "waqueue:loads"
+CALLED = "waqueue:called"
 # Published to when a session has come due, so that idle workers need not poll. Who publishes may say who it is: it need
 # not be woken itself.
 WAKE = "waqueue:wake"

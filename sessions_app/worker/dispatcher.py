@@ -16,6 +16,7 @@ import psycopg
 from django.conf import settings
 from django.db import Error as DatabaseError
 
+from sessions_app.database import end
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, ObservedState
 from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack
@@ -43,6 +44,8 @@ _AVOID_SECONDS = 10.0
 _AVOID_MS = 2_000
 # Somebody is changing the first message just now: it takes milliseconds.
 _OVERTAKEN_MS = 100
+# So many wait for their transport that this one is not even parked.
+_BUSY_MS = 5_000
 # Probes and the like at once.
 _CHORES = 20
 # For how long after its claim a session goes on by itself, before other workers get a chance to take it.
@@ -65,8 +68,8 @@ class Dispatcher:
         self.is_suspended = False
         self.idle_since = clock.now()
         self._generation = ""
-        # The highest attempt token that this database is known to have given out.
-        self._newest_token = 0
+        # The highest attempt that this database is known to have.
+        self.known_token = 0
         self._restores = Thread("older database")
         self._rolls = Thread("quiet hours")
         self._sender = Sender()
@@ -95,8 +98,8 @@ class Dispatcher:
         self._wake.set()
 
     def _note_room(self) -> None:
-        """Claim again if there was no room for it."""
-        if self._is_full:
+        """Claim again if there was no room for it, or for those that are parked."""
+        if self._is_full or self.limits.parked_count:
             self._wake.set()
 
     def stop(self) -> None:
@@ -128,11 +131,11 @@ class Dispatcher:
                 self.doubt()
                 await backoff.wait(error)
                 continue
-            self._others_wait = claim.next_due_ms == 0
-            if limit and len(claim.sessions) == limit:
+            self._others_wait = claim.others_wait
+            if limit and (claim.next_due_ms == 0 or self._parked_may_go()):
                 continue
             pause = _IDLE_SECONDS if claim.next_due_ms is None else min(claim.next_due_ms / 1000, _IDLE_SECONDS)
-            if burst and pause > 0 and self.is_idle and not self._chores:
+            if burst and pause > 0 and self.is_idle and not (self._chores or self.limits.parked_count):
                 return
             # Without room, only what lands or is put is worth a look before the next session comes due.
             if claim.is_suspended or (not limit and self._others_wait):
@@ -140,6 +143,7 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+        self.landing.give_back(GiveBack(session, 0) for session in self.limits.unpark_all())
 
     def may_go_on(self, flight: Flight) -> bool:
         """Whether a session may go on with its next message: nobody is due, and nothing says to look anew."""
@@ -152,12 +156,14 @@ class Dispatcher:
 
     def doubt(self) -> None:
         """PostgreSQL or Redis did not answer. Whoever answers next may be another: a backup that was restored."""
-        self._newest_token = 0
         self._doubts += 1
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is on its way, at most `seconds`; what has not come back by then ends as uncertain."""
         limit = clock.now() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.landing.none_going()
         while self._sends and clock.now() < limit:
             await asyncio.wait(self._sends, timeout=limit - clock.now())
         for send in [*self._sends, *self._chores]:
@@ -177,28 +183,34 @@ class Dispatcher:
 
     async def _claim(self, limit: int) -> Claim:
         doubts = self._doubts
-        claim = await self.queues.claim(limit, len(self.flights))
+        ready = 0 if self.is_suspended else self.limits.ready_count(limit)
+        claim = await self.queues.claim(limit - ready, len(self.flights) + self.limits.parked_count)
         self.is_suspended = claim.is_suspended
-        if claim.mark > self._newest_token:
-            self._newest_token = await self._fences.run(newest_token)
-        if claim.mark > self._newest_token:
-            await self._wait_for_older_database(claim)
-            return claim
-        if doubts != self._cleared_doubts:
+        if doubts != self._cleared_doubts or claim.mark > self.known_token:
             try:
-                await self._return_unanswered()
+                newest = await self._fences.run(newest_token)
+                if claim.mark > newest:
+                    await self._wait_for_older_database(claim)
+                    return claim
+                if doubts != self._cleared_doubts:
+                    await self._return_unanswered()
             except psycopg.Error:
                 self.landing.give_back(GiveBack(session, 1000) for session in claim.sessions)
                 raise
+            self.known_token = newest
             self._cleared_doubts = doubts
         if claim.generation != self._generation:
             self._generation = claim.generation
             self.on_generation(claim.generation)
         if claim.sessions:
             self.idle_since = clock.now()
-        if to_fence := [
-            session for session in claim.sessions if not (self._is_flying(session) or self._avoids(session))
-        ]:
+        to_fence = [] if claim.is_suspended else self.limits.unpark(ready)
+        to_fence += [
+            session
+            for session in claim.sessions
+            if not (self._is_flying(session) or self._avoids(session) or self.limits.is_parked(session))
+        ]
+        if to_fence:
             await self._fence(to_fence)
         return claim
 
@@ -233,7 +245,9 @@ class Dispatcher:
 
     async def _fence(self, sessions: Sequence[ClaimedSession]) -> None:
         try:
-            fenced = await self._fences.run_for(len(sessions), fence, self.worker, sessions, self.limits.room())
+            fenced = await self._fences.run_for(
+                len(sessions), fence, self.worker, sessions, self.limits.room(), known=self.known_token
+            )
         except psycopg.errors.LockNotAvailable:
             await self._fence_in_halves(sessions)
             return
@@ -245,14 +259,23 @@ class Dispatcher:
 
     def take_off(self, fenced: Fenced) -> None:
         """Send what was fenced, and give back the sessions that send nothing now."""
-        self.landing.give_back([GiveBack(one.claimed, self._delay(one)) for one in fenced.waiting], fenced.expired)
+        if any(one.verdict is Verdict.OLDER for one in fenced.waiting):
+            self.doubt()
+        waiting = [one for one in fenced.waiting if not self._parks(one)]
+        if self._parked_may_go():
+            self._wake.set()
+        self.landing.give_back([GiveBack(one.claimed, self._delay(one)) for one in waiting], fenced.expired)
         self.landing.add(
             outcomes.refused(flight, OutcomeUnknown("it was being sent, and nobody knows by whom"))
             for flight in fenced.abandoned
         )
         for flight in fenced.flights:
-            self._newest_token = max(self._newest_token, flight.token)
+            if self._doubts == self._cleared_doubts:
+                self.known_token = max(self.known_token, flight.token)
             self.flights[flight.session_name] = flight
+            if self.stopping.is_set():
+                self.landing.add([outcomes.returned(flight, "the worker was told to stop before the hand-over")])
+                continue
             send = asyncio.create_task(self._send(flight))
             self._sends.add(send)
             send.add_done_callback(self._sends.discard)
@@ -261,6 +284,10 @@ class Dispatcher:
         """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over."""
         # No session goes on while there is doubt, so that after this nothing is fenced that is not known here.
         await self.landing.none_going()
+        for store in (self._fences, *self.landing.stores):
+            # A server goes on without its client: what it still commits has to be there before the look.
+            await self._fences.run(end, given_up := list(store.given_up))
+            del store.given_up[: len(given_up)]
         known = self.tokens()
         lost = await self._fences.run(own_flights, self.worker)
         self.landing.add(
@@ -283,8 +310,19 @@ class Dispatcher:
         except Exception as error:  # a transport that breaks its contract must not keep its flight for ever
             log.exception("what came of sending %s could not be understood", flight.message_id)
             settlement = outcomes.refused(flight, OutcomeUnknown(f"not understood: {type(error).__name__}"))
-        self.limits.note(flight.transport, 1000 * (clock.now() - flight.fenced_at))
         self.landing.add([settlement])
+
+    def _parks(self, waiting: Waiting) -> bool:
+        """Whether a session stays here until its transport has room."""
+        return (
+            waiting.verdict is Verdict.BUSY
+            and not self.stopping.is_set()
+            and self.limits.park(waiting.transport, waiting.claimed)
+        )
+
+    def _parked_may_go(self) -> bool:
+        """Whether there is room by now for one that is parked."""
+        return self.limits.parked_count > 0 and not self.is_suspended and self.limits.ready_count(1) > 0
 
     def _delay(self, waiting: Waiting) -> int | None:
         """When to look at a session again that sends nothing now, in ms; None for not until it is signalled."""
@@ -293,8 +331,10 @@ class Dispatcher:
                 return max(waiting.delay_ms or 0, 1)
             case Verdict.IN_FLIGHT:
                 return max(waiting.delay_ms or 0, 1000)
+            case Verdict.OLDER:
+                return 1000
             case Verdict.BUSY:
-                return self.limits.wait_ms(waiting.transport, waiting.beyond)
+                return _BUSY_MS
             case Verdict.OVERTAKEN:
                 return _OVERTAKEN_MS
             case Verdict.EXPIRED:

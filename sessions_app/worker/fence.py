@@ -25,20 +25,25 @@ from sessions_app.worker.outcomes import Flight
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
-_RESERVE = """
+_RESERVE = f"""
 INSERT INTO wa_in_flight (session_id, slot, token, worker_id, fenced_at, deadline_at)
 SELECT s.id, 0, nextval('wa_attempt_token'), %(worker)s, clock_timestamp(),
        clock_timestamp() + %(seconds)s * interval '1 second'
 FROM unnest(%(names)s::text[]) AS c(name)
-JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+-- Each by itself, here and below: a join that is planned while there are hardly any sessions reads all of them.
+CROSS JOIN LATERAL (SELECT id FROM wa_session WHERE name = c.name AND deleted_at IS NULL LIMIT 1) s
+WHERE %(known)s <= ({NEWEST_TOKEN})
 ORDER BY s.id
 ON CONFLICT (session_id, slot) DO NOTHING
-"""
+"""  # noqa: S608 (a statement of ours inside another)
 
-_LOOK = """
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+_LOOK = (
+    f"""
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now, %(known)s > ({NEWEST_TOKEN}) AS is_older),
+"""  # noqa: S608
+    """
 line_head AS MATERIALIZED (
-    SELECT c.name, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state, d.hold,
+    SELECT c.name, c.place, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state, d.hold,
            m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts,
            jsonb_strip_nulls(jsonb_build_object(
                'to', m.recipient, 'type', m.type, 'text', nullif(m.text, ''), 'media_url', nullif(m.media_url, ''),
@@ -46,6 +51,7 @@ line_head AS MATERIALIZED (
                'client_ref', nullif(m.client_ref, ''))) AS content,
            f.token, f.deadline_at, wait.until AS wait_until,
            CASE
+               WHEN clock.is_older THEN 'older'
                WHEN s.id IS NULL THEN 'gone'
                WHEN f.worker_id IS DISTINCT FROM %(worker)s OR f.message_id IS NOT NULL THEN 'in_flight'
                WHEN m.id IS NULL THEN 'empty'
@@ -58,8 +64,8 @@ line_head AS MATERIALIZED (
                ELSE 'send'
            END AS wish
     FROM clock
-    CROSS JOIN unnest(%(names)s::text[]) AS c(name)
-    LEFT JOIN wa_session s ON s.name = c.name AND s.deleted_at IS NULL
+    CROSS JOIN unnest(%(names)s::text[]) WITH ORDINALITY AS c(name, place)
+    LEFT JOIN LATERAL (SELECT * FROM wa_session WHERE name = c.name AND deleted_at IS NULL LIMIT 1) s ON true
     LEFT JOIN wa_session_dispatch d ON d.session_id = s.id
     LEFT JOIN wa_in_flight f ON f.session_id = s.id AND f.slot = 0
     LEFT JOIN LATERAL (
@@ -79,22 +85,22 @@ line_head AS MATERIALIZED (
                         CASE WHEN d.quiet_from <= clock.now THEN d.quiet_until END) AS until
     ) wait
 ),
-placed AS MATERIALIZED (
-    SELECT l.*, row_number() OVER (PARTITION BY l.transport, l.wish = 'send') - (%(room)s::jsonb ->> l.transport)::int
-                AS beyond
-    FROM line_head l
-),
+-- A transport may have less room than the worker: then those go that were named first.
 head AS MATERIALIZED (
-    -- A transport may have less room than the worker. Those beyond it are told how far.
-    SELECT p.*, CASE WHEN p.wish = 'send' AND p.beyond > 0 THEN 'busy' ELSE p.wish END AS verdict
-    FROM placed p
+    SELECT l.*,
+           CASE WHEN l.wish = 'send' AND row_number() OVER (PARTITION BY l.transport, l.wish = 'send' ORDER BY l.place)
+                                         > (%(room)s::jsonb ->> l.transport)::int
+                THEN 'busy' ELSE l.wish END AS verdict
+    FROM line_head l
 ),
 -- Only heads that were chosen already, so that nothing is overtaken: one that somebody is changing just now is looked
 -- at again, and the others do not wait for it.
 locked AS MATERIALIZED (
-    SELECT m.id FROM wa_message m JOIN head h ON m.id = h.message_id
-    WHERE h.verdict IN ('send', 'expired') AND m.status = 'queued'
-    FOR UPDATE OF m SKIP LOCKED
+    SELECT m.id FROM head h
+    CROSS JOIN LATERAL (
+        SELECT id FROM wa_message WHERE id = h.message_id AND status = 'queued' FOR UPDATE SKIP LOCKED
+    ) m
+    WHERE h.verdict IN ('send', 'expired')
 ),
 taken AS (
     UPDATE wa_message m
@@ -126,13 +132,11 @@ SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' EL
        h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content,
-       CASE h.verdict
-           WHEN 'busy' THEN h.beyond
-           ELSE (1000 * extract(epoch FROM
-               CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
-       END
+       (1000 * extract(epoch FROM
+           CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
 FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
 """
+)
 
 _RELEASE = """
 DELETE FROM wa_in_flight f
@@ -162,19 +166,16 @@ class Verdict(StrEnum):
     WAIT = "wait"
     OVERTAKEN = "overtaken"
     BUSY = "busy"
+    OLDER = "older"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A claimed session that sends nothing now, with the wait that its verdict asks for; None for no wait known.
-
-    `beyond` is, for one whose transport is busy, how many others have to be through before its turn.
-    """
+    """A claimed session that sends nothing now, with the wait that its verdict asks for; None for no wait known."""
 
     claimed: ClaimedSession
     verdict: Verdict
     delay_ms: int | None = None
-    beyond: int = 0
     session_id: int = 0
     transport: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -198,16 +199,19 @@ async def fence(
     worker: uuid.UUID,
     claimed: Sequence[ClaimedSession],
     room: Mapping[str, int] = NO_LIMITS,
+    *,
+    known: int = 0,
 ) -> Fenced:
     """Decide for all of `claimed` and commit it. `room` is how many more a transport may send, where that is limited.
 
+    A database that does not have the attempt `known` is older than it should be: nothing of it is sent.
     Raises psycopg.Error, after which the commit may have happened.
     """
     # Before the first statement: the deadline on this clock is never later than the one in the database.
     fenced_at = clock.now()
     # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
     async with connection.pipeline():
-        looked = await send(connection, worker, claimed, room)
+        looked = await send(connection, worker, claimed, room, known)
     return await read(looked, claimed, fenced_at)
 
 
@@ -215,7 +219,8 @@ async def send(
     connection: psycopg.AsyncConnection[Any],
     worker: uuid.UUID,
     claimed: Sequence[ClaimedSession],
-    room: Mapping[str, int] = NO_LIMITS,
+    room: Mapping[str, int],
+    known: int,
 ) -> Cursor:
     """Have PostgreSQL decide, as a part of a transaction and of a pipeline. `read` then reads its answer."""
     parameters = {
@@ -223,6 +228,7 @@ async def send(
         "names": texts(session.name for session in claimed),
         "seconds": settings.WAQUEUE_SEND_SECONDS,
         "room": json.dumps(dict(room)),
+        "known": known,
     }
     await connection.execute(_RESERVE, parameters)
     looked = await connection.execute(_LOOK, parameters)
@@ -249,10 +255,7 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
             continue
         if verdict == "expired":
             fenced.expired.append(SettledJob(name, str(message_id)))
-        beyond, delay_ms = (delay_ms, None) if verdict == "busy" else (0, delay_ms)
-        waiting = Waiting(
-            by_name[name], Verdict(verdict), delay_ms, beyond, session_id or 0, transport, config, hold or ""
-        )
+        waiting = Waiting(by_name[name], Verdict(verdict), delay_ms, session_id or 0, transport, config, hold or "")
         fenced.waiting.append(waiting)
     return fenced
 

@@ -22,6 +22,7 @@ class Onward(Protocol):
 
     worker: uuid.UUID
     limits: TransportLimits
+    known_token: int
 
     def may_go_on(self, flight: Flight) -> bool:
         """Whether the session may go on after this flight, instead of being given back."""
@@ -39,8 +40,9 @@ async def settle_and_fence(
     settlements: Sequence[Settlement],
     claimed: Sequence[ClaimedSession],
     room: Mapping[str, int],
+    known: int,
 ) -> tuple[list[Settled], Fenced]:
-    """Write `settlements`, then decide for `claimed`, in one commit. `room` is as for a fence.
+    """Write `settlements`, then decide for `claimed`, in one commit. `room` and `known` are as for a fence.
 
     Raises psycopg.Error, after which the commit may have happened: the settlements may be written again.
     """
@@ -48,5 +50,5 @@ async def settle_and_fence(
     # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
     async with connection.pipeline():
         written = await settle.send(connection, settlements)
-        looked = await fence.send(connection, worker, claimed, room)
+        looked = await fence.send(connection, worker, claimed, room, known)
     return await settle.read(written, settlements), await fence.read(looked, claimed, fenced_at)

@@ -27,6 +27,7 @@ _BATCH = 500
 # While PostgreSQL works on the outcomes of one batch, the next ones are on their way.
 _WRITERS = 3
 _LOCK_TIMEOUT_MS = 250
+_LOCKED_SECONDS = 1.0
 _FINAL = (Status.SENT, Status.FAILED)
 _UNWRITABLE = "its outcome could not be written"
 
@@ -43,9 +44,8 @@ class Landing:
         self._flights = flights
         self._onward = onward
         self._settling = Backoff("settling")
-        self._store = Store()
-        # A lock that somebody holds must not keep outcomes from being written: without going on they take none.
-        self._goings = [Store(lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
+        # A lock that somebody holds must not keep the other outcomes from being written.
+        self.stores = [Store(lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
         self._going_count = 0
         self._none_going = asyncio.Event()
         self._none_going.set()
@@ -63,6 +63,11 @@ class Landing:
         """Whether everything that is known here is in both stores."""
         return not (self._results or self._backs or self._jobs or self._signals or self._is_giving_back)
 
+    @property
+    def waiting_tokens(self) -> set[int]:
+        """The attempts whose outcomes wait to be written."""
+        return {result.flight.token for result in self._results}
+
     def add(self, settlements: Iterable[Settlement]) -> None:
         """Have these outcomes written."""
         self._results += settlements
@@ -79,7 +84,7 @@ class Landing:
     async def settle_forever(self) -> None:
         """Write outcomes to PostgreSQL as they come."""
         async with asyncio.TaskGroup() as group:
-            for store in self._goings:
+            for store in self.stores:
                 group.create_task(self._settle_forever(store))
 
     async def _settle_forever(self, store: Store) -> None:
@@ -89,7 +94,7 @@ class Landing:
                 # Another writer was faster.
                 continue
             if not (going := self._going(batch)) or not await self._write_and_go_on(store, batch, going):
-                self._after(await self._write(batch))
+                self._after(await self._write(store, batch))
 
     async def give_back_forever(self) -> None:
         """Give sessions back to Redis as they come."""
@@ -120,7 +125,7 @@ class Landing:
 
     async def open(self) -> None:
         """Connect to PostgreSQL. Raises psycopg.Error."""
-        for store in self._goings:
+        for store in self.stores:
             await store.open()
 
     async def none_going(self) -> None:
@@ -129,8 +134,7 @@ class Landing:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._store.close()
-        for store in self._goings:
+        for store in self.stores:
             await store.close()
 
     def _take_batch(self) -> list[Settlement]:
@@ -169,8 +173,9 @@ class Landing:
         try:
             room = self._onward.limits.room_after(settlement.flight for settlement in batch)
             settled, fenced = await store.run_for(
-                len(batch), settle_and_fence, self._onward.worker, batch, list(going.values()), room
-            )
+                len(batch), settle_and_fence, self._onward.worker, batch, list(going.values()), room,
+                self._onward.known_token,
+            )  # fmt: skip
         except (psycopg.errors.LockNotAvailable, psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError):
             # Rolled back: somebody has locked one of the sessions, or an outcome cannot be written as it is.
             return False
@@ -186,25 +191,39 @@ class Landing:
         self._onward.take_off(fenced)
         return True
 
-    async def _write(self, batch: Sequence[Settlement]) -> list[Settled]:
-        """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing one by one."""
+    async def _write(self, store: Store, batch: Sequence[Settlement]) -> list[Settled]:
+        """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing halves."""
         while True:
             try:
-                settled = await self._store.run_for(len(batch), settle, batch)
+                settled = await store.run_for(len(batch), settle, batch)
                 self._settling.reset()
                 return settled
-            except (psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError) as error:
-                log.exception("%d outcomes could not be written as they are", len(batch))
+            except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.LockNotAvailable) as error:
                 if len(batch) > 1:
-                    return [settled for one in batch for settled in await self._write([one])]
+                    middle = len(batch) // 2
+                    return await self._write(store, batch[:middle]) + await self._write(store, batch[middle:])
+                if isinstance(error, psycopg.errors.LockNotAvailable):
+                    # Somebody has locked one of its rows. The others do not wait for that.
+                    asyncio.get_running_loop().call_later(_LOCKED_SECONDS, self.add, batch)
+                    return []
+                log.exception("an outcome could not be written as it is")
                 (refusal,) = batch
                 if refusal.error_detail.startswith(_UNWRITABLE):
-                    # Nothing is left to try. Its flight stays, and whoever judges it tells of it.
+                    # Nothing is left to try. Once its flight is forgotten here, it is judged, and that is told.
+                    self._forget(refusal.flight)
                     return []
                 why = OutcomeUnknown(f"{_UNWRITABLE}: {type(error).__name__}")
                 batch = [refused(refusal.flight, why)]
             except psycopg.Error as error:
+                # Also of a table that is not there: a migration or a restore is under way, and the outcome is known.
                 await self._settling.wait(error)
+
+    def _forget(self, flight: Flight) -> bool:
+        mine = self._flights.get(flight.session_name)
+        if mine is None or mine.token != flight.token:
+            return False
+        del self._flights[flight.session_name]
+        return True
 
     def _after(self, settled: Sequence[Settled], going: Collection[str] = ()) -> None:
         """Forget the flights that have landed, and give back the sessions that do not go on."""
@@ -215,10 +234,7 @@ class Landing:
             self._mark = max(self._mark, flight.token)
             if one.is_current and not one.is_open:
                 jobs.append(SettledJob(flight.session_name, str(flight.message_id)))
-            mine = self._flights.get(flight.session_name)
-            if mine is not None and mine.token == flight.token:
-                del self._flights[flight.session_name]
-                self.settled_count += 1
+            self.settled_count += self._forget(flight)
             if flight.session_name in going:
                 continue
             if flight.claimed is None:

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 
 from sessions_app.database import connect, plan
+from sessions_app.worker import clock
 
 # Statements of ours take milliseconds; what takes longer than this waits for a peer that is not there.
 _STATEMENT_SECONDS = 20
 _CONNECT_SECONDS = 10
 _CLOSE_SECONDS = 2
+_PLANNED_FOR_SECONDS = 5.0
 # Up to so many rows, plans that are kept are the faster ones.
 FEW_ROWS = 100
 
@@ -26,6 +29,10 @@ class Store:
     def __init__(self, *, lock_timeout_ms: int = 0) -> None:
         self._lock_timeout_ms = lock_timeout_ms
         self._plans_once = False
+        self._planned_at = 0.0
+        self._name = ""
+        # Connections that were given up in the middle of something, which their server may still finish.
+        self.given_up: list[str] = []
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
 
@@ -52,20 +59,31 @@ class Store:
         """As `run`, with the plans that suit a batch of so many rows."""
         async with self._lock:
             if self._connection is None or self._connection.closed or self._connection.broken:
+                self._name = f"waqueue {uuid.uuid4().hex}"
                 async with _limit(_CONNECT_SECONDS):
-                    self._connection = await connect(lock_timeout_ms=self._lock_timeout_ms)
+                    self._connection = await connect(lock_timeout_ms=self._lock_timeout_ms, name=self._name)
                 self._plans_once = False
             try:
                 async with _limit(_STATEMENT_SECONDS):
-                    if rows and (rows <= FEW_ROWS) != self._plans_once:
-                        await plan(self._connection, once=not self._plans_once)
-                        self._plans_once = not self._plans_once
+                    if rows:
+                        await self._plan(self._connection, once=rows <= FEW_ROWS)
                     return await act(self._connection, *args, **kwargs)
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, psycopg.errors.LockNotAvailable):
+                    self.given_up.append(self._name)
                 # Also when cancelled in the middle: what the connection still has to say belongs to nobody. And when
                 # only a lock was taken: psycopg then counts statements as prepared that its pipeline has skipped.
                 await self._drop()
                 raise
+
+    async def _plan(self, connection: psycopg.AsyncConnection[Any], *, once: bool) -> None:
+        if once != self._plans_once:
+            await plan(connection, once=once)
+            self._plans_once = once
+        if once and clock.now() - self._planned_at > _PLANNED_FOR_SECONDS:
+            # Made while the tables were small, a plan may read all of what they are now.
+            await connection.execute("DISCARD PLANS")
+            self._planned_at = clock.now()
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

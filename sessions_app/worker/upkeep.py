@@ -103,7 +103,8 @@ class Upkeep:
         known = self._dispatcher.tokens()
         forgotten = [flight for flight in own if flight.token not in known]
         given_up += [refused(flight, OutcomeUnknown("its own worker does not remember it")) for flight in forgotten]
-        self._dispatcher.landing.add(given_up)
+        waiting = self._dispatcher.landing.waiting_tokens
+        self._dispatcher.landing.add(one for one in given_up if one.flight.token not in waiting)
 
     async def _promote(self) -> None:
         while await self._promotions.run(promotion.promote):

@@ -4,6 +4,7 @@ import pytest
 
 from sessions_app.models import LoopbackEntry, Status
 from tests.acceptance.stack import Stack
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
@@ -22,3 +23,17 @@ def test_a_limited_transport_has_never_more_in_flight_and_sends_all_in_order(sta
     # Whoever is the sixth to begin comes when one of the five before has been answered.
     gaps = [(later - earlier).total_seconds() for earlier, later in zip(times, times[5:], strict=False)]
     assert min(gaps) >= _DELAY_MS / 1000
+
+
+def test_a_single_message_has_its_turn_behind_long_lines_of_the_same_transport(stack: Stack) -> None:
+    long = [stack.session(f"long{number}", delay_ms=_DELAY_MS) for number in range(2)]
+    for session in long:
+        stack.submit(session, range(300))
+    stack.ready_worker(WAQUEUE_TRANSPORT_CONCURRENCY="loopback=2")
+    wait_until(lambda: len(stack.ledger(long[0])) > 5, 30, "the long lines are served")
+    short = stack.session("short", delay_ms=_DELAY_MS)
+    for number in range(3):
+        before = LoopbackEntry.objects.count()
+        stack.submit(short, [number])
+        wait_until(lambda done=number: len(stack.ledger(short)) > done, 20, "the single one is sent")
+        assert LoopbackEntry.objects.count() - before < 20

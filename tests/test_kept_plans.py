@@ -1,0 +1,78 @@
+"""Plans that are kept for small batches: made while the tables were small, they do not stay when these grow."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from sessions_app.worker import store as stores
+from sessions_app.worker.fence import Fenced, fence
+from sessions_app.worker.store import Store
+from tests.dispatch_lab import claimed, in_thread, session_with
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+_MANY = 20_000
+
+
+def fill() -> None:
+    """Many sessions at once, as an import makes them; nobody analyses the table."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE wa_session SET (autovacuum_enabled = off)")
+        cursor.execute("CREATE TEMPORARY TABLE one AS SELECT * FROM wa_session")
+        cursor.execute(
+            "UPDATE one SET name = 'x'; "
+            "INSERT INTO wa_session SELECT (one).* FROM (SELECT jsonb_populate_record(one, jsonb_build_object("
+            "'id', 1000000 + n, 'name', 'other' || n)) AS one FROM one, generate_series(1, %s) n) made",
+            [_MANY],
+        )
+        cursor.execute("DROP TABLE one")
+
+
+def rows_read() -> int:
+    """How many entries of the index of names were read until now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'wa_session_name_once'")
+        return int(cursor.fetchone()[0])
+
+
+def test_a_fence_planned_on_an_empty_database_looks_up_by_key_after_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_PLANNED_FOR_SECONDS", 0)
+    session_with("one", "two", "three", "four")
+    worker = uuid.uuid4()
+
+    async def act() -> int:
+        store = Store()
+
+        async def once() -> Fenced:
+            return await store.run_for(1, fence, worker, claimed("s"))
+
+        async def read() -> int:
+            await store.run(_report)
+            return await in_thread(rows_read)
+
+        try:
+            for _ in range(3):
+                await once()
+            await in_thread(fill)
+            before = await read()
+            await once()
+            return await read() - before
+        finally:
+            await store.close()
+
+    try:
+        assert asyncio.run(act()) < 100
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE wa_session RESET (autovacuum_enabled)")
+
+
+async def _report(asked: psycopg.AsyncConnection[Any]) -> None:
+    """Have this connection's counters shown to others now."""
+    await asked.execute("SELECT pg_stat_force_next_flush()")
+    await asked.execute("SELECT 1")
