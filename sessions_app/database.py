@@ -38,6 +38,9 @@ async def connect(*, lock_timeout_ms: int = 0, name: str = "waqueue") -> psycopg
     )
     settings = {
         **_PLANNED_EACH_TIME,
+        # To compile a statement takes longer than any of ours, and a plan that has to read a whole table, be it of one
+        # row, counts as dear enough for it.
+        "jit": "off",
         # Rows are found by key, and those in use are in memory: reading a whole table for a batch never pays.
         "enable_seqscan": "off",
         "random_page_cost": "1.1",
@@ -56,13 +59,14 @@ async def plan(connection: psycopg.AsyncConnection[Any], *, once: bool) -> None:
 
 
 async def end(connection: psycopg.AsyncConnection[Any], names: Sequence[str]) -> None:
-    """End the connections of these names, and return when what they were doing is undone or done. Raises psycopg.Error.
+    """End the connections whose names begin so; return when what they were doing is undone or done.
 
-    A server goes on with a statement whose client is gone.
+    A server goes on with a statement whose client is gone, and waits for the next one of a client that is frozen, with
+    the locks of the last. Raises psycopg.Error.
     """
     if names:
         await connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = ANY(%s)",
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name ^@ ANY(%s)",
             [list(names)],
         )
 
