@@ -46,7 +46,7 @@ def test_a_fence_planned_on_an_empty_database_looks_up_by_key_after_an_import(mo
     worker = uuid.uuid4()
 
     async def act() -> int:
-        store = Store()
+        store = Store(worker)
 
         async def once() -> Fenced:
             return await store.run_for(1, fence, worker, claimed("s"))

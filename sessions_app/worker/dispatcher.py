@@ -76,7 +76,7 @@ class Dispatcher:
         self._sends: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         # A session that another worker has in its fence is left to it, and does not hold up the others.
-        self._fences = Store(lock_timeout_ms=_LOCK_TIMEOUT_MS)
+        self._fences = Store(worker, lock_timeout_ms=_LOCK_TIMEOUT_MS)
         self._avoided: dict[str, float] = {}
         # Sessions go on only while no other one is due and no doubt of the database has come up since the last claim.
         self._others_wait = False
@@ -84,7 +84,7 @@ class Dispatcher:
         self._doubts = 0
         self._cleared_doubts = 0
         self._room_for_chores = asyncio.Semaphore(_CHORES)
-        self._probes = Store()
+        self._probes = Store(worker)
         self._wake = asyncio.Event()
         self.landing.on_given_back = self.wake
         self.landing.on_room = self._note_room

@@ -35,7 +35,7 @@ told AS (
     INSERT INTO wa_event (kind, data)
     SELECT 'worker.gone', jsonb_build_object('worker', name, 'host', hostname, 'in_flight', in_flight) FROM missed
 )
-SELECT name, hostname, in_flight FROM missed
+SELECT id, name, hostname, in_flight FROM missed
 """
 
 
@@ -54,6 +54,6 @@ async def stop(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID) -> N
     await connection.execute(_STOP, [worker])
 
 
-async def missed(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID) -> list[tuple[str, str, int]]:
-    """Mark the workers that fell silent; return name, host and last known flights of each not told of yet."""
+async def missed(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID) -> list[tuple[uuid.UUID, str, str, int]]:
+    """Mark the workers that fell silent; return id, name, host and last known flights of each not told of yet."""
     return await (await connection.execute(_MISS, [SILENCE, worker])).fetchall()

@@ -45,7 +45,7 @@ class Landing:
         self._onward = onward
         self._settling = Backoff("settling")
         # A lock that somebody holds must not keep the other outcomes from being written.
-        self.stores = [Store(lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
+        self.stores = [Store(onward.worker, lock_timeout_ms=_LOCK_TIMEOUT_MS) for _ in range(_WRITERS)]
         self._going_count = 0
         self._none_going = asyncio.Event()
         self._none_going.set()

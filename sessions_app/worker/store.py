@@ -23,10 +23,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def name_of(worker: uuid.UUID) -> str:
+    """How the names begin by which PostgreSQL knows the connections of a worker."""
+    return f"waqueue {worker}"
+
+
 class Store:
     """One connection for one purpose: what waits for a lock on it does not delay the others."""
 
-    def __init__(self, *, lock_timeout_ms: int = 0) -> None:
+    def __init__(self, worker: uuid.UUID, *, lock_timeout_ms: int = 0) -> None:
+        self._worker = worker
         self._lock_timeout_ms = lock_timeout_ms
         self._plans_once = False
         self._planned_at = 0.0
@@ -59,7 +65,7 @@ class Store:
         """As `run`, with the plans that suit a batch of so many rows."""
         async with self._lock:
             if self._connection is None or self._connection.closed or self._connection.broken:
-                self._name = f"waqueue {uuid.uuid4().hex}"
+                self._name = f"{name_of(self._worker)} {uuid.uuid4().hex[:8]}"
                 async with _limit(_CONNECT_SECONDS):
                     self._connection = await connect(lock_timeout_ms=self._lock_timeout_ms, name=self._name)
                 self._plans_once = False

@@ -9,6 +9,7 @@ import psycopg
 from django.conf import settings
 from django.db import Error as DatabaseError
 
+from sessions_app.database import end
 from sessions_app.exceptions import OutcomeUnknown, WaqueueError, primary_message
 from sessions_app.models.worker import HEARTBEAT
 from sessions_app.reconciliation import rebuild, stranded
@@ -17,7 +18,7 @@ from sessions_app.worker import heartbeat, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
 from sessions_app.worker.outcomes import refused
-from sessions_app.worker.store import Store
+from sessions_app.worker.store import Store, name_of
 from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ class Upkeep:
     def __init__(self, dispatcher: Dispatcher, name: str) -> None:
         self._dispatcher = dispatcher
         self._name = name
-        self._beats = Store()
-        self._judgements = Store()
+        self._beats = Store(dispatcher.worker)
+        self._judgements = Store(dispatcher.worker)
         self._generation = ""
         self._rebuilt = ""
         self._has_generation = asyncio.Event()
@@ -96,8 +97,11 @@ class Upkeep:
             await self.register()
 
     async def _judge(self) -> None:
-        for name, host, in_flight in await self._judgements.run(heartbeat.missed, self._dispatcher.worker):
+        missed = await self._judgements.run(heartbeat.missed, self._dispatcher.worker)
+        for _, name, host, in_flight in missed:
             log.warning("worker %s on %s fell silent with %d messages in flight", name, host, in_flight)
+        # One that was frozen in the middle of a transaction would hold up its sessions for as long.
+        await self._judgements.run(end, [name_of(worker) for worker, *_ in missed])
         given_up = await self._judgements.run(stalled.judge, self._dispatcher.worker)
         own = await self._judgements.run(own_flights, self._dispatcher.worker, older_than_seconds=_FORGOTTEN_SECONDS)
         known = self._dispatcher.tokens()
