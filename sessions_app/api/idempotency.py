@@ -51,16 +51,15 @@ def once(
 ) -> HttpResponse:
     """Answer with the status and body that `make` returns, or with those of the first request of the same key.
 
-    `make` runs in a transaction, which a request without a key gets as well. Only what succeeds is kept: when `make`
-    raises, the key is free again. `said` is what the body says, in parts, where the view has read it by itself.
+    With a key, `make` runs in a transaction. Only what succeeds is kept: when `make` raises, the key is free again.
+    `said` is what the body says, in parts, where the view has read it by itself.
     `then` does what must not hold that transaction up, once it is committed: the body that it returns is the answer.
 
     Raises InvalidInput for a key that is none, IdempotencyKeyReused when it came with another request, StillRunning.
     """
     key = request.headers.get(HEADER)
     if key is None:
-        with transaction.atomic():
-            status, made = make()
+        status, made = make()
         made = (then() if then is not None else None) or made
         return _answer(status, made.model_dump(mode="json"))
     if not (1 <= len(key) <= _MAX_LENGTH and all(" " <= character <= "~" for character in key)):

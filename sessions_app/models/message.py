@@ -4,9 +4,9 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from functools import cache
 from typing import Any
 
 from django.db import connection, models
@@ -70,6 +70,24 @@ ACCEPTED = (Status.SENT, Status.DELIVERED, Status.READ)
 FINAL = (*ACCEPTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
+# Places are drawn first: whoever draws next waits for this commit, and stands behind it. What a row does not name is
+# null.
+_APPEND = """
+WITH drawn AS (
+    UPDATE wa_session_counter SET next_seq = next_seq + %(count)s WHERE session_id = %(session)s
+    RETURNING next_seq - %(count)s AS first
+), kept AS (
+    INSERT INTO wa_message ({columns})
+    SELECT {values} FROM drawn, json_populate_recordset(NULL::wa_message, %(rows)s::json) new ORDER BY new.seq
+    RETURNING id, session_id, status
+), told AS (
+    INSERT INTO wa_event (kind, session_id, message_id, data)
+    SELECT 'message.' || status, session_id, id, '{{}}'::jsonb FROM kept
+)
+SELECT first FROM drawn
+"""
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     def open(self) -> "MessageQuerySet":
         """Those that stand in a line, in any session."""
@@ -79,26 +97,25 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """As their session sends them."""
         return self.order_by("session_id", "priority", "seq")
 
-    def copy_in(self, messages: Collection["Message"]) -> None:
-        """Insert new rows by COPY: one statement for any number, at a sixth of what `bulk_create` takes.
+    def append(self, session_id: int, messages: Sequence["Message"]) -> bool:
+        """Insert new rows at the end of a session's line, in their order, and tell of each: one statement for all.
 
-        Raises the errors of django.db. As `bulk_create` does, it calls neither `save` nor signals.
+        Sets their `seq`. False when the session is deleted: nothing is written then. Raises the errors of django.db.
+        As `bulk_create` does, it calls neither `save` nor signals.
         """
-        if not messages:
-            return
-        fields = self.model._meta.concrete_fields
-        values_of = attrgetter(*(field.attname for field in fields))
-        documents = [at for at, field in enumerate(fields) if isinstance(field, models.JSONField)]
-        columns = ", ".join(f'"{field.column}"' for field in fields)
-        statement = f"COPY {self.model._meta.db_table} ({columns}) FROM STDIN"
-        with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for message in messages:
-                row = list(values_of(message))
-                for at in documents:
-                    row[at] = None if row[at] is None else json.dumps(row[at])
-                copy.write_row(row)
-        for message in messages:
+        columns, statement = _append()
+        rows = [
+            {column: value for name, column in columns if (value := getattr(message, name)) is not None} | {"seq": at}
+            for at, message in enumerate(messages)
+        ]
+        said = {"session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str)}
+        with connection.cursor() as cursor:
+            cursor.execute(statement, said)
+            drawn = cursor.fetchone()
+        for at, message in enumerate(messages if drawn else ()):
+            message.seq = drawn[0] + at
             message._state.adding, message._state.db = False, connection.alias
+        return drawn is not None
 
     def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
         """How many messages of each batch are in which status, in one look into one index."""
@@ -221,3 +238,11 @@ class Message(models.Model):
             if at := getattr(self, name):
                 named[name] = written_time(at)
         return named
+
+
+@cache
+def _append() -> tuple[list[tuple[str, str]], str]:
+    """The attributes of a message with their columns, and the statement that appends such rows."""
+    columns = [(field.attname, field.column) for field in Message._meta.concrete_fields]
+    values = {column: f'new."{column}"' for _, column in columns} | {"seq": "drawn.first + new.seq"}
+    return columns, _APPEND.format(columns=", ".join(f'"{each}"' for each in values), values=", ".join(values.values()))

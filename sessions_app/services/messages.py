@@ -60,24 +60,17 @@ class Draft:
 def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | None = None) -> list[Message]:
     """Keep `drafts` as messages of `session`, in this order, and put them into its queue once they are committed.
 
-    However many they are, it takes the same number of statements. Raises SessionNotFound when the session is deleted.
+    However many they are, it takes one statement. Raises SessionNotFound when the session is deleted.
     Redis plays no part in the promise: when it cannot be reached, the rows wait for reconciliation.
     """
     now = timezone.now()
-    # Nobody goes on after a failure in here: what surrounds it is rolled back as a whole.
-    with transaction.atomic(savepoint=False):
-        first = SessionCounter.draw(session.pk, len(drafts))
-        if first is None:
-            raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
-        messages = [_from_draft(session, draft, first + at, now, batch_id) for at, draft in enumerate(drafts)]
-        Message.objects.copy_in(messages)
-        queued = [message for message in messages if message.status == Status.QUEUED]
-        scheduled = [message.pk for message in messages if message.status == Status.SCHEDULED]
-        Event.objects.tell(EventKind.MESSAGE_QUEUED, session.pk, [message.pk for message in queued])
-        Event.objects.tell(EventKind.MESSAGE_SCHEDULED, session.pk, scheduled)
-        if queued:
-            transaction.on_commit(lambda: _put_new(session.name, queued))
-    return messages
+    made = [_from_draft(session, draft, now, batch_id) for draft in drafts]
+    if not Message.objects.append(session.pk, made):
+        raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
+    queued = [message for message in made if message.status == Status.QUEUED]
+    if queued:
+        transaction.on_commit(lambda: _put_new(session.name, queued))
+    return made
 
 
 def _put_new(session_name: str, messages: Sequence[Message]) -> None:
@@ -85,7 +78,7 @@ def _put_new(session_name: str, messages: Sequence[Message]) -> None:
     put(session_name, messages)
 
 
-def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_id: uuid.UUID | None) -> Message:
+def _from_draft(session: Session, draft: Draft, now: datetime, batch_id: uuid.UUID | None) -> Message:
     is_due = draft.scheduled_at is None or draft.scheduled_at <= now
     return Message(
         session=session,
@@ -97,7 +90,6 @@ def _from_draft(session: Session, draft: Draft, seq: int, now: datetime, batch_i
         caption=draft.caption,
         template=draft.template,
         priority=draft.priority,
-        seq=seq,
         status=Status.QUEUED if is_due else Status.SCHEDULED,
         max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
         scheduled_at=draft.scheduled_at,
