@@ -108,7 +108,9 @@ class MessageQuerySet(models.QuerySet["Message"]):
             {column: value for name, column in columns if (value := getattr(message, name)) is not None} | {"seq": at}
             for at, message in enumerate(messages)
         ]
-        said = {"session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str)}
+        said: dict[str, int | str] = {
+            "session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str),
+        }  # fmt: skip
         with connection.cursor() as cursor:
             cursor.execute(statement, said)
             drawn = cursor.fetchone()
@@ -243,6 +245,6 @@ class Message(models.Model):
 @cache
 def _append() -> tuple[list[tuple[str, str]], str]:
     """The attributes of a message with their columns, and the statement that appends such rows."""
-    columns = [(field.attname, field.column) for field in Message._meta.concrete_fields]
+    columns = [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
     values = {column: f'new."{column}"' for _, column in columns} | {"seq": "drawn.first + new.seq"}
     return columns, _APPEND.format(columns=", ".join(f'"{each}"' for each in values), values=", ".join(values.values()))
