@@ -13,6 +13,7 @@ from sessions_app.transports import registry
 from sessions_app.transports.loopback import LoopbackTransport
 from tests.emptying import empty_quickly  # noqa: F401 (a fixture for all tests)
 from tests.processes import Process
+from tests.reconciliation_lab import ready, without_pause  # noqa: F401 (fixtures)
 from tests.redis_lab import lab, wakes  # noqa: F401 (fixtures)
 from tests.waha_lab import KEY
 from tests.waha_stub import WORKING, WahaStub

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 import redis
 from django.db import connection
 from rq import Queue
@@ -26,11 +27,24 @@ from sessions_app.models import (
 )
 from sessions_app.queues import inspect
 from sessions_app.queues.connection import upkeep_client
+from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.rebuild import rebuild
 from sessions_app.reconciliation.run import reconcile
 from tests.factories import PHONE
 
 _TABLES = (Attempt, Deployment, InFlight, Message, Orphan, OrphanEntry, Session, SessionCounter, SessionDispatch)
+
+
+@pytest.fixture
+def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reconciliation take its second look at once."""
+    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+
+
+@pytest.fixture
+def ready(without_pause: None) -> None:
+    """Have a Redis that is known, and reconciliation take its second look at once."""
+    in_order()
 
 
 def stock_queue(client: redis.Redis, name: str, texts: Iterable[object], *, hours_ago: float = 1) -> list[str]:

@@ -8,7 +8,6 @@ import redis
 
 from sessions_app.models import Message, Orphan, OrphanState, Session, Status
 from sessions_app.queues import keys, lists
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import messages, orphans, sessions
 from sessions_app.services.orphans import adopting
@@ -16,7 +15,6 @@ from sessions_app.services.orphans.adopting import Adopted
 from tests.factories import ACTOR, in_an_hour, job_ids, line, make_session, submit
 from tests.reconciliation_lab import (
     found,
-    in_order,
     legacy_entry,
     legacy_list,
     run,
@@ -25,13 +23,7 @@ from tests.reconciliation_lab import (
     texts_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
-    in_order()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 def mixed(client: redis.Redis) -> None:

@@ -9,22 +9,19 @@ import redis
 from django.db import connection
 
 from sessions_app.models import BackgroundTask, IdempotencyKey, Orphan, OrphanState, Session
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions, tasks
 from sessions_app.services.orphans import adopting, archiving
 from tests.api_client import ApiClient
 from tests.factories import ACTOR, at_once, job_ids, line
-from tests.reconciliation_lab import found, in_order, legacy_list, run, stock_queue, texts_in_line, texts_of
+from tests.reconciliation_lab import found, legacy_list, run, stock_queue, texts_in_line, texts_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 @pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+def six_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "LARGE", 5)
-    in_order()
 
 
 def texts(count: int) -> list[str]:

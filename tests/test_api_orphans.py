@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions_app.models import AuditEntry, Message, Orphan, Session, Status
+from sessions_app.models import AuditEntry, Message, Orphan, Reconciliation, Session, Status
 from sessions_app.queues.connection import web_client
 from sessions_app.services import tasks
 from tests.api_client import ApiClient
@@ -55,6 +55,38 @@ def test_a_reconciliation_answers_with_its_report() -> None:
     )  # fmt: skip
     assert [item["id"] for item in client.get("/whatsapp/reconciliations")["items"]] == [run["id"], dry["id"]]
     assert AuditEntry.objects.filter(action="run reconciliation").count() == 2
+
+
+def test_a_reconciliation_of_one_session_looks_at_nothing_else_and_says_so() -> None:
+    for name in ("gone", "lost"):
+        old_list(name, 3)
+    client = ApiClient()
+    limited = client.post("/whatsapp/reconciliations", {"session": "gone"})
+    assert (limited.status, limited["session"]) == (201, "gone")
+    assert [finding["session"] for finding in limited["findings"]] == ["gone"]
+    assert [orphan.session_name for orphan in Orphan.objects.all()] == ["gone"]
+    whole = client.post("/whatsapp/reconciliations", {"session": None, "dry_run": True})
+    assert (whole.status, whole["session"]) == (201, None)
+    assert [item["session"] for item in client.get("/whatsapp/reconciliations")["items"]] == [None, "gone"]
+    audited = AuditEntry.objects.filter(action="run reconciliation").order_by("pk")
+    assert [entry.target for entry in audited] == ["gone", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nobody", "no session, no queue and no orphan is called 'nobody'"),
+        ("", "at least 1 long"),
+        ("x" * 1001, "at most 1000 long"),
+        ("a\0", "NUL byte"),
+        (7, "has to be text"),
+    ],
+)
+def test_a_reconciliation_of_what_nothing_is_called_is_refused_by_its_field(name: Any, why: str) -> None:
+    refused = ApiClient().post("/whatsapp/reconciliations", {"session": name})
+    assert refused.fields == ["session"]
+    assert why in refused["errors"][0]["message"]
+    assert not Reconciliation.objects.exists()
 
 
 def test_a_live_orphan_is_listed_and_read_in_pages() -> None:

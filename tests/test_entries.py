@@ -15,12 +15,12 @@ import redis
 from sessions_app.models import Orphan, OrphanEntry, OrphanState
 from sessions_app.queues import keys, lists
 from sessions_app.queues.entries import parse_job, parse_legacy, printable
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans
 from tests.factories import make_session
 from tests.reconciliation_lab import found, in_order, run, texts_in_line
 
+pytestmark = pytest.mark.usefixtures("without_pause")
 in_database = pytest.mark.django_db(transaction=True)
 
 
@@ -40,7 +40,6 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "system", refuse)
     monkeypatch.setattr(pickle, "loads", refuse)
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
 
 
 DEEP = b"[" * 100_000

@@ -11,20 +11,15 @@ from django.utils import timezone
 from sessions_app.database import connect
 from sessions_app.models import Message, Session, Status
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare, older_database
+from sessions_app.reconciliation import older_database
 from sessions_app.reconciliation.stranded import signal_stranded
 from sessions_app.worker.fence import newest_token as newest_token_of_the_fence
 from tests.factories import job_ids, line, make_session, submit
 from tests.reconciliation_lab import found, in_order, newest_token, picture_of_redis, run
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.fault(14)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause"), pytest.mark.fault(14)]
 
 QUEUE = keys.queue_key("alpha")
-
-
-@pytest.fixture(autouse=True)
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
 
 
 @pytest.fixture

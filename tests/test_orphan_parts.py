@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import redis
-from django.utils import timezone
 
 from sessions_app.exceptions import SessionNotFound
 from sessions_app.models import (
@@ -17,35 +16,14 @@ from sessions_app.models import (
     Status,
     TaskState,
 )
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions, tasks
 from sessions_app.services.orphans import purging, restoring
 from tests.factories import ACTOR, become, make_session, submit, traces
-from tests.reconciliation_lab import in_order, legacy_list, run, stock_queue, texts_in_line
+from tests.orphan_lab import rq_archived
+from tests.reconciliation_lab import legacy_list, run, texts_in_line
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-RQ, LEGACY = "rq:queue:wa:gone", "queue:gone"
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
-    in_order()
-
-
-def detected(client: redis.Redis, count: int = 9) -> Orphan:
-    """The RQ queue `wa:gone`, seen and left where it is."""
-    stock_queue(client, "gone", range(count))
-    orphan, _ = orphans.detect(
-        RQ.encode(), session_name="gone", source="rq", reason="x", messages=count, now=timezone.now()
-    )
-    return orphan
-
-
-def archived(client: redis.Redis, count: int = 9) -> Orphan:
-    return orphans.archive(detected(client, count))
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 # An act that ends half-way
@@ -55,7 +33,7 @@ def test_a_restore_that_is_killed_after_a_part_leaves_right_counts_and_an_orphan
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "CHUNK", 4)
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     restoring.restore_chunk(orphan, beta, orphans.Selection(), actor=ACTOR)
     orphan.refresh_from_db()
     assert (orphan.state, orphan.messages, orphan.resolution) == ("archived", 5, "4 messages restored to beta")
@@ -67,7 +45,7 @@ def test_a_restore_that_is_killed_after_a_part_leaves_right_counts_and_an_orphan
 
 
 def test_a_purge_that_is_killed_after_its_last_part_has_closed_its_orphan(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client)
     purging.purge_chunk(orphan, orphans.Selection(), actor=ACTOR)
     orphan.refresh_from_db()
     assert (orphan.state, orphan.messages, orphan.resolution) == ("purged", 0, "9 messages purged")
@@ -78,7 +56,7 @@ def test_a_task_that_fails_after_a_part_says_what_it_did(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "CHUNK", 4)
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     task = orphans.restore_later(orphan, beta, selection=orphans.Selection(), with_duplicates=False, actor=ACTOR)
     chunk = restoring.restore_chunk
 
@@ -98,7 +76,7 @@ def test_a_task_that_fails_after_a_part_says_what_it_did(
 
 
 def test_a_task_that_was_killed_after_its_last_part_ends_well(redis_client: redis.Redis) -> None:
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     task = orphans.restore_later(orphan, beta, selection=orphans.Selection(), with_duplicates=False, actor=ACTOR)
 
     class Killed(BaseException):
@@ -121,7 +99,7 @@ def test_a_restore_that_fails_in_the_middle_says_what_it_did(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "CHUNK", 4)
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     chunk = restoring.restore_chunk
 
     def chunk_then_delete(*args: Any, **options: Any) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import redis
 from django.db import connection, transaction
-from django.utils import timezone
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -26,30 +25,10 @@ from sessions_app.services.locks import lock_name
 from sessions_app.services.orphans import archiving, purging, restoring
 from sessions_app.services.orphans.confirmed import restore_confirmed
 from tests.factories import ACTOR, Threads, at_once, make_session, wait_until_blocked
-from tests.reconciliation_lab import in_order, legacy_list, picture_of_redis, run, stock_queue, texts_in_line, texts_of
+from tests.orphan_lab import RQ, rq_archived, rq_detected
+from tests.reconciliation_lab import legacy_list, picture_of_redis, run, stock_queue, texts_in_line, texts_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-RQ, LEGACY = "rq:queue:wa:gone", "queue:gone"
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
-    in_order()
-
-
-def detected(client: redis.Redis, count: int = 9) -> Orphan:
-    """The RQ queue `wa:gone`, seen and left where it is."""
-    stock_queue(client, "gone", range(count))
-    orphan, _ = orphans.detect(
-        RQ.encode(), session_name="gone", source="rq", reason="x", messages=count, now=timezone.now()
-    )
-    return orphan
-
-
-def archived(client: redis.Redis, count: int = 9) -> Orphan:
-    return orphans.archive(detected(client, count))
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 class Slow:
@@ -92,7 +71,7 @@ class Slow:
 def test_what_was_purged_while_another_archiving_was_under_way_does_not_come_back(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orphan = detected(redis_client)
+    orphan = rq_detected(redis_client)
     slow = Slow(orphan, monkeypatch)
     orphans.archive(orphan)
     assert orphans.purge(orphan, expected=9, actor=ACTOR) == 9
@@ -107,7 +86,7 @@ def test_what_was_purged_while_another_archiving_was_under_way_does_not_come_bac
 def test_what_was_restored_while_another_archiving_was_under_way_stays_restored(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orphan, beta = detected(redis_client), make_session("beta")
+    orphan, beta = rq_detected(redis_client), make_session("beta")
     slow = Slow(orphan, monkeypatch)
     assert orphans.restore(orphan, beta, actor=ACTOR).restored == 9
     slow.finish()
@@ -120,7 +99,7 @@ def test_what_was_restored_while_another_archiving_was_under_way_stays_restored(
 def test_an_archiving_waits_for_who_makes_a_session_of_its_name_and_leaves_its_queue_alone(
     redis_client: redis.Redis, begin: Callable[[Orphan], Any]
 ) -> None:
-    orphan = detected(redis_client)
+    orphan = rq_detected(redis_client)
     orphan.staging_key = archiving.new_staging_key(RQ.encode()) if begin is archiving.set_aside else b""
     orphan.save()
     before = picture_of_redis(redis_client)
@@ -135,7 +114,7 @@ def test_an_archiving_waits_for_who_makes_a_session_of_its_name_and_leaves_its_q
 
 
 def test_redis_is_not_cleaned_before_the_copy_is_committed(redis_client: redis.Redis) -> None:
-    orphan = detected(redis_client)
+    orphan = rq_detected(redis_client)
     jobs = sorted(redis_client.scan_iter("rq:job:*"))
     with pytest.raises(RuntimeError), transaction.atomic():
         orphans.archive(orphan)
@@ -311,7 +290,7 @@ def in_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("in_turns")
 def test_what_is_restored_and_purged_at_once_is_either_sent_or_purged(redis_client: redis.Redis) -> None:
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     restored, purged = at_once(
         lambda: orphans.restore(orphan, beta, actor=ACTOR), lambda: orphans.purge(orphan, expected=9, actor=ACTOR)
     )
@@ -322,7 +301,7 @@ def test_what_is_restored_and_purged_at_once_is_either_sent_or_purged(redis_clie
 
 
 def test_a_purge_waits_for_a_restore_that_has_the_orphan_in_hand(redis_client: redis.Redis) -> None:
-    orphan, beta = archived(redis_client), make_session("beta")
+    orphan, beta = rq_archived(redis_client), make_session("beta")
     with transaction.atomic():
         restoring.restore_chunk(orphan, beta, orphans.Selection(), actor=ACTOR)
         thread = Threads([lambda: purging.purge_chunk(orphan, orphans.Selection(), actor=ACTOR)])

@@ -11,18 +11,11 @@ from django.utils import timezone
 
 from sessions_app.models import Event, Message, Orphan, OrphanEntry, Priority, Session, Status
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
 from sessions_app.services import orphans, sessions, tasks
 from tests.factories import ACTOR, PHONE, in_an_hour, job_ids, make_session, submit
-from tests.reconciliation_lab import in_order, run, stock_queue, texts_in_line
+from tests.reconciliation_lab import run, stock_queue, texts_in_line
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
-    in_order()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 def past() -> Any:

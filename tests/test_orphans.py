@@ -14,14 +14,13 @@ from django.utils import timezone
 from sessions_app.exceptions import Conflict, SessionNotFound
 from sessions_app.models import AuditEntry, Event, Message, Orphan, OrphanEntry, OrphanState, Session, Status
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions
 from sessions_app.services.orphans import restoring
 from tests.factories import ACTOR, PHONE, at_once, become, job_ids, line, make_session, submit
+from tests.orphan_lab import LEGACY, RQ, rq_archived
 from tests.reconciliation_lab import (
     found,
-    in_order,
     legacy_entry,
     legacy_list,
     picture_of_postgres,
@@ -32,22 +31,7 @@ from tests.reconciliation_lab import (
     texts_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-RQ, LEGACY = "rq:queue:wa:gone", "queue:gone"
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
-    in_order()
-
-
-def archived(client: redis.Redis, texts: str = "abcde", **options: Any) -> Orphan:
-    """Return an archived orphan of the RQ queue `wa:gone`."""
-    stock_queue(client, "gone", texts, **options)
-    run()
-    return Orphan.objects.get(state=OrphanState.ARCHIVED)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
 
 def everywhere(client: redis.Redis, text: str) -> int:
@@ -79,7 +63,7 @@ def test_it_is_restored_into_the_session_of_its_name_in_order_with_the_ids_of_it
 
 
 def test_it_is_restored_into_another_session(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     beta = make_session("beta")
     assert orphans.restore(orphan, beta, actor=ACTOR).restored == 5
     assert texts_in_line(beta) == list("abcde")
@@ -102,7 +86,7 @@ def test_a_live_one_is_archived_first(redis_client: redis.Redis) -> None:
 
 
 def test_what_is_chosen_by_place_is_restored_in_the_old_order_and_the_rest_waits(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     beta = make_session("beta")
     done = orphans.restore(orphan, beta, actor=ACTOR, selection=orphans.Selection(indexes=(3, 1)))
     assert (done.restored, done.left, texts_in_line(beta)) == (2, 3, ["b", "d"])
@@ -127,7 +111,7 @@ def test_what_is_chosen_by_age_is_restored_and_what_has_no_date_is_never_young(r
 
 def test_more_than_one_part_is_restored_in_order(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "CHUNK", 3)
-    orphan = archived(redis_client, "abcdefghij")
+    orphan = rq_archived(redis_client, "abcdefghij")
     beta = make_session("beta")
     assert orphans.restore(orphan, beta, actor=ACTOR).restored == 10
     assert texts_in_line(beta) == list("abcdefghij")
@@ -230,7 +214,7 @@ def test_a_job_that_stands_twice_in_its_list_is_sent_once(redis_client: redis.Re
 
 
 def test_restoring_twice_is_refused(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     beta = make_session("beta")
     orphans.restore(orphan, beta, actor=ACTOR)
     with pytest.raises(Conflict, match="this orphan is restored"):
@@ -239,7 +223,7 @@ def test_restoring_twice_is_refused(redis_client: redis.Redis) -> None:
 
 
 def test_nothing_is_restored_into_a_session_that_was_deleted_meanwhile(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     beta = make_session("beta")
     sessions.delete(beta, actor=ACTOR)
     with pytest.raises(SessionNotFound):
@@ -253,7 +237,7 @@ def test_two_restores_at_once_send_each_message_once(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "CHUNK", 2)
-    orphan = archived(redis_client, "abcdefghij")
+    orphan = rq_archived(redis_client, "abcdefghij")
     beta, gamma = make_session("beta"), make_session("gamma")
     results = at_once(*(lambda to=to: orphans.restore(orphan, to, actor=ACTOR) for to in (beta, gamma, beta)))
     assert all(isinstance(result, orphans.Restored | Conflict) for result in results), results
@@ -276,7 +260,7 @@ def test_two_archivings_at_once_copy_each_message_once(redis_client: redis.Redis
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("expected", [4, 6, 0])
 def test_a_purge_of_another_number_than_there_is_now_is_refused(expected: int, redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     before = picture_of_postgres()
     with pytest.raises(orphans.OrphanChanged, match="there are 5 now"):
         orphans.purge(orphan, expected=expected, actor=ACTOR)
@@ -325,7 +309,7 @@ def test_one_that_arrives_in_the_middle_of_a_purge_is_a_new_orphan(
 
 
 def test_chosen_ones_are_purged_and_what_was_restored_is_no_part_of_the_count(redis_client: redis.Redis) -> None:
-    orphan = archived(redis_client)
+    orphan = rq_archived(redis_client, "abcde")
     beta = make_session("beta")
     orphans.restore(orphan, beta, actor=ACTOR, selection=orphans.Selection(indexes=(0,)))
     chosen = orphans.Selection(indexes=(0, 1, 2))

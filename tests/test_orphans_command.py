@@ -11,18 +11,12 @@ from django.db import connections
 
 from sessions_app.models import AuditEntry, BackgroundTask, Message, Orphan, Session
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
 from sessions_app.services import sessions, tasks
 from tests.factories import ACTOR, make_session
 from tests.orphan_lab import archived, live
 from tests.reconciliation_lab import in_order, legacy_entry, picture_of_redis, run, texts_in_line
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 
 def orphans(*arguments: object) -> str:

@@ -26,7 +26,7 @@ from sessions_app.models import (
     Trigger,
 )
 from sessions_app.queues import keys, lists
-from sessions_app.reconciliation import compare, rebuild
+from sessions_app.reconciliation import rebuild
 from sessions_app.reconciliation import repair as repair_module
 from sessions_app.reconciliation import run as run_module
 from sessions_app.reconciliation.repair import Policy
@@ -36,12 +36,7 @@ from sessions_app.worker.upkeep import Upkeep
 from tests.factories import PHONE, job_ids, line, make_session, observer, submit
 from tests.reconciliation_lab import found, in_order, legacy_entry, legacy_list, run, stock_queue
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 
 def template_job(client: redis.Redis, name: str, template: Any) -> None:

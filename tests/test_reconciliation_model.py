@@ -36,7 +36,7 @@ from sessions_app.models import Message, Orphan, OrphanEntry, OrphanState, Sessi
 from sessions_app.queues import keys
 from sessions_app.queues.connection import deployment_id
 from sessions_app.queues.dispatch import DispatchQueues, GiveBack, SettledJob
-from sessions_app.reconciliation import compare, rebuild
+from sessions_app.reconciliation import rebuild
 from sessions_app.services import messages, orphans, sessions
 from sessions_app.worker.fence import Fenced, Verdict, fence, own_flights
 from sessions_app.worker.landing import _next_look
@@ -346,9 +346,9 @@ def _in_thread(act: Any, *args: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("without_pause")
 @pytest.mark.timeout(900)
-def test_the_promises_hold_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+def test_the_promises_hold_whatever_happens() -> None:
     number = int(os.environ.get("WAQUEUE_TEST_SEED", "20251112"))
     sys.stdout.write(f"WAQUEUE_TEST_SEED={number}\n")
     run_state_machine_as_test(

@@ -12,7 +12,6 @@ from django.core.management import call_command
 from sessions_app.models import AuditEntry, Event, FindingKind, Orphan, Reconciliation, Session, Trigger
 from sessions_app.queues import connection as redis_connection
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation import run as run_module
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.reconciliation.run import AlreadyRunning, UnknownName, reconcile_in_time
@@ -29,12 +28,7 @@ from tests.reconciliation_lab import (
     texts_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 
 @pytest.fixture

@@ -26,14 +26,9 @@ from tests.reconciliation_lab import (
     texts_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 QUEUE = keys.queue_key("alpha")
-
-
-@pytest.fixture(autouse=True)
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
 
 
 @pytest.fixture

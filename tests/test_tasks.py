@@ -14,7 +14,6 @@ from rq.serializers import JSONSerializer, PickleSerializer
 
 from sessions_app.exceptions import NotFound, WrongState
 from sessions_app.models import AuditEntry, BackgroundTask, Message, Orphan, OrphanEntry, Session, TaskState
-from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, tasks
 from sessions_app.services.orphans import purging, restoring
@@ -24,12 +23,7 @@ from tests.factories import ACTOR, at_once, make_session
 from tests.processes import Process, wait_until
 from tests.reconciliation_lab import in_order, legacy_list, run, texts_in_line
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 
 def an_orphan(client: redis.Redis, count: int) -> Orphan:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.utils.text import capfirst
 
@@ -86,6 +86,28 @@ class PageAdmin(StockModelAdmin):
         """The list, titled by what it lists."""
         context = {"title": capfirst(str(self.opts.verbose_name_plural)), "empty_state": self.empty_state}
         return super().changelist_view(request, context | (extra_context or {}))
+
+    def row(self, request: HttpRequest, key: Any) -> Any:
+        """The row of that key, for whoever may see it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, str(key))
+        if row is None:
+            raise Http404
+        return row
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page of a row. It only shows; what changes something is a button."""
+        row = self.row(request, object_id)
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET"])
+        return self.page(request, row)
+
+    def page(self, request: HttpRequest, row: Any) -> HttpResponse:
+        """What this model's page of a row shows."""
+        raise NotImplementedError
 
     def render(
         self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200

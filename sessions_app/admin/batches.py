@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -161,18 +161,9 @@ class BatchAdmin(ActsMixin, NewestFirstMixin):
             self.message_user(request, text % cancelled, messages.SUCCESS)
         return Outcome(done, len(keys) - done)
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """The page of a batch. It only shows, and renews itself while there is something to see."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
-        found = self.get_object(request, object_id)
-        if found is None:
-            raise Http404
-        batch = batches.get(found.pk)
+    def page(self, request: HttpRequest, row: Batch) -> HttpResponse:
+        """How far it is. It renews itself while there is something to see."""
+        batch = batches.get(row.pk)
         counts = Message.objects.counted_by_batch([batch.pk])[batch.pk]
         is_open = batch.state(counts) in (BatchState.QUEUED, BatchState.SENDING)
         at = batches.estimated_done_at(batch, timezone.now())

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
@@ -12,24 +11,21 @@ from django.utils.translation import gettext_lazy
 
 from sessions_app.admin import words
 from sessions_app.admin.base import APP, ListOnlyAdmin
-from sessions_app.admin.lists import NewestFirstMixin, SessionNameFilter
+from sessions_app.admin.lists import ChoiceFilter, NewestFirstMixin, SessionNameFilter
 from sessions_app.admin.timeline import of_event
 from sessions_app.models import Event, EventKind
 
 
-class KindFilter(admin.SimpleListFilter):
+class KindFilter(ChoiceFilter):
     """By kind."""
 
     title = gettext_lazy("kind")
     parameter_name = "kind"
+    values = EventKind
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """All kinds."""
-        return [(kind.value, capfirst(kind.label)) for kind in EventKind]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Events of that kind."""
-        return queryset.filter(kind=self.value()) if self.value() in EventKind.values else None
+        """All kinds, as the list writes them."""
+        return [(value, capfirst(label)) for value, label in super().lookups(request, model_admin)]
 
 
 @admin.register(Event)

@@ -1,7 +1,7 @@
 """Lists that stay fast over millions of rows: newest first, never counted, turned over by key. And their filters."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextChoices
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -79,6 +79,22 @@ class NewestFirstMixin(PageAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """The list that never counts."""
         return NewestFirstChangeList
+
+
+class ChoiceFilter(SimpleListFilter):
+    """By a column of that name that holds one of `values`. What is none of them filters nothing."""
+
+    values: Iterable[TextChoices] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """All of them, in their order."""
+        return [(choice.value, choice.label) for choice in self.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Rows with that value."""
+        chosen = self.value()
+        is_known = chosen in [choice.value for choice in self.values]
+        return queryset.filter(**{str(self.parameter_name): chosen}) if is_known else None
 
 
 class SessionNameFilter(SimpleListFilter):

@@ -3,12 +3,11 @@
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
@@ -18,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from sessions_app.admin import message_acts, words
 from sessions_app.admin.acts import Act, ActsMixin, Outcome
 from sessions_app.admin.base import APP, actor_of
-from sessions_app.admin.lists import NewestFirstMixin, SessionNameFilter, SinceByKeyFilter
+from sessions_app.admin.lists import ChoiceFilter, NewestFirstMixin, SessionNameFilter, SinceByKeyFilter
 from sessions_app.admin.message_page import MessagePage
 from sessions_app.exceptions import InvalidInput
 from sessions_app.models import Message, Status
@@ -27,23 +26,15 @@ from sessions_app.services import phones
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
-class StatusFilter(admin.SimpleListFilter):
+class StatusFilter(ChoiceFilter):
     """By status, what needs a person first."""
 
     title = gettext_lazy("status")
     parameter_name = "status"
-    order = (
+    values = (
         Status.UNCERTAIN, Status.FAILED, Status.QUEUED, Status.SENDING, Status.SCHEDULED,
         Status.SENT, Status.DELIVERED, Status.READ, Status.EXPIRED, Status.CANCELLED, Status.ORPHANED,
     )  # fmt: skip
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """All statuses."""
-        return [(status.value, status.label) for status in self.order]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Messages in that status."""
-        return queryset.filter(status=self.value()) if self.value() in Status.values else None
 
 
 class BatchFilter(admin.SimpleListFilter):
@@ -174,17 +165,8 @@ class MessageAdmin(ActsMixin, NewestFirstMixin):
         """With their sessions: every page says them."""
         return super().get_queryset(request).select_related("session")
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """The page of a message. It only shows; what changes something is a button."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
-        message = cast("Message | None", self.get_object(request, object_id))
-        if message is None:
-            raise Http404
+    def page(self, request: HttpRequest, message: Message) -> HttpResponse:
+        """The message with its time line."""
         context = {
             "title": _("Message"),
             "page": MessagePage(request, message),

@@ -1,13 +1,12 @@
 """The pages of orphans: the list, live and archived in one, and an orphan with its messages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -17,8 +16,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from sessions_app.admin import orphan_acts, words
 from sessions_app.admin.acts import Act, ActsMixin, Button, Outcome
-from sessions_app.admin.base import APP, PURGE_ORPHAN, RESTORE_ORPHAN, VIEW_CONTENT
-from sessions_app.admin.lists import NewestFirstChangeList, NewestFirstMixin, SessionNameFilter
+from sessions_app.admin.base import APP, PURGE_ORPHAN, RESTORE_ORPHAN, VIEW_CONTENT, require
+from sessions_app.admin.lists import ChoiceFilter, NewestFirstChangeList, NewestFirstMixin, SessionNameFilter
 from sessions_app.admin.orphan_export import export
 from sessions_app.admin.orphan_page import OrphanPage, source_of, state_badge
 from sessions_app.admin.orphan_purge import purge_view
@@ -82,19 +81,12 @@ class OrphanStateFilter(admin.SimpleListFilter):
         return queryset.filter(state__in=[self.value()] if self.value() in OrphanState.values else UNRESOLVED)
 
 
-class SourceFilter(admin.SimpleListFilter):
+class SourceFilter(ChoiceFilter):
     """By where they come from."""
 
     title = gettext_lazy("source")
     parameter_name = "source"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """The sources."""
-        return [(source.value, source.label) for source in OrphanSource]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Orphans from there."""
-        return queryset.filter(source=self.value()) if self.value() in OrphanSource.values else None
+    values = OrphanSource
 
 
 class OrphanNameFilter(SessionNameFilter):
@@ -244,13 +236,8 @@ class OrphanAdmin(ActsMixin, NewestFirstMixin):
             *super().get_urls(),
         ]
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """The page of an orphan. It only shows; what changes something is a button."""
-        orphan = self.orphan(request, object_id)
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
+    def page(self, request: HttpRequest, orphan: Orphan) -> HttpResponse:
+        """The orphan with its messages."""
         page = OrphanPage(request, orphan)
         buttons = [button for button in self.buttons(request, orphan) if "/act/archive/" in button.url]
         if page.may_restore:
@@ -277,14 +264,11 @@ class OrphanAdmin(ActsMixin, NewestFirstMixin):
         """Take its messages along as a file."""
         return export(self, request, self.orphan(request, key, VIEW_CONTENT))
 
-    def orphan(self, request: HttpRequest, key: Any, permission: str = "") -> Orphan:
+    def orphan(self, request: HttpRequest, key: Any, permission: str) -> Orphan:
         """The orphan of that key, for whoever may see it and holds `permission`."""
-        if not self.has_view_permission(request) or (permission and not request.user.has_perm(permission)):
-            raise PermissionDenied
-        orphan = self.get_object(request, str(key))
-        if orphan is None:
-            raise Http404
-        return cast("Orphan", orphan)
+        require(request, permission)
+        orphan: Orphan = self.row(request, key)
+        return orphan
 
 
 def _url(what: str, orphan: Orphan) -> str:

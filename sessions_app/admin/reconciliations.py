@@ -1,12 +1,11 @@
 """The pages of reconciliations: each run with its report, and the buttons that run one."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
@@ -18,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from sessions_app.admin import words
 from sessions_app.admin.acts import Button
 from sessions_app.admin.base import APP, RUN_RECONCILIATION, VIEW_ORPHAN, PageAdmin, actor_of, require
-from sessions_app.admin.lists import NewestFirstMixin
+from sessions_app.admin.lists import ChoiceFilter, NewestFirstMixin
 from sessions_app.admin.phrases import orphan_in, said
 from sessions_app.exceptions import OtherDeployment, QueueUnavailable, primary_message
 from sessions_app.models import (
@@ -47,34 +46,20 @@ _TONES: dict[str, str] = {
 _KINDS = {kind.value: kind.label for kind in FindingKind}
 
 
-class TriggerFilter(admin.SimpleListFilter):
+class TriggerFilter(ChoiceFilter):
     """By who began it."""
 
     title = gettext_lazy("begun by")
     parameter_name = "trigger"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """The triggers."""
-        return [(trigger.value, trigger.label) for trigger in Trigger]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Runs begun so."""
-        return queryset.filter(trigger=self.value()) if self.value() in Trigger.values else None
+    values = Trigger
 
 
-class OutcomeFilter(admin.SimpleListFilter):
+class OutcomeFilter(ChoiceFilter):
     """By outcome."""
 
     title = gettext_lazy("outcome")
     parameter_name = "outcome"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """The outcomes."""
-        return [(outcome.value, outcome.label) for outcome in ReconciliationOutcome]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Runs that ended so."""
-        return queryset.filter(outcome=self.value()) if self.value() in ReconciliationOutcome.values else None
+    values = ReconciliationOutcome
 
 
 @admin.register(Reconciliation)
@@ -169,17 +154,8 @@ class ReconciliationAdmin(NewestFirstMixin, PageAdmin):
                 return reverse(f"admin:{APP}_reconciliation_change", args=[done.pk])
         return _url("changelist")
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def page(self, request: HttpRequest, run: Reconciliation) -> HttpResponse:
         """The report of a run, row by row."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
-        run = cast("Reconciliation | None", self.get_object(request, object_id))
-        if run is None:
-            raise Http404
         page = Paginator(run.findings.order_by("pk"), _PER_PAGE).get_page(request.GET.get("p", 1))
         may_see_orphans = request.user.has_perm(VIEW_ORPHAN)
         rows = [_row(finding, may_see_orphans=may_see_orphans) for finding in page.object_list]

@@ -10,7 +10,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -218,13 +218,8 @@ class SessionAdmin(ActsMixin):
         url, every = self._everything_url(act), self.get_queryset(request)
         return self.ask_about(request, act, every, self._list_url(), url=url, most=_EVERYTHING_AT_MOST)
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """The page of a session. It only shows; what changes something is a button."""
-        session = self._session(request, object_id)
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
+    def page(self, request: HttpRequest, session: Session) -> HttpResponse:
+        """The session, deleted or not, as this person may read it."""
         buttons = self.buttons(request, session)
         if self.has_change_permission(request, session):
             buttons.append(Button(_("Settings"), self._url("settings", session.pk)))
@@ -277,7 +272,7 @@ class SessionAdmin(ActsMixin):
 
     def settings_view(self, request: HttpRequest, key: int) -> HttpResponse:
         """Change pace, policy and the transport's settings; name and transport stay."""
-        session = self._session(request, key)
+        session: Session = self.row(request, key)
         if not self.has_change_permission(request, session):
             raise PermissionDenied
         transport = registry.get(session.transport)
@@ -306,7 +301,7 @@ class SessionAdmin(ActsMixin):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Say how much is not sent, let the person choose what becomes of it, count again, delete."""
-        session = self._session(request, object_id)
+        session: Session = self.row(request, object_id)
         if not self.has_delete_permission(request, session):
             raise PermissionDenied
         found = deletion(session)
@@ -332,15 +327,6 @@ class SessionAdmin(ActsMixin):
             "session": session, "found": found, "problem": problem, "back": self._url("change", session.pk),
         }  # fmt: skip
         return self.render(request, "session/delete.html", context)
-
-    def _session(self, request: HttpRequest, key: Any) -> Session:
-        """The session of that key, deleted or not, for whoever may see it."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        session = self.get_object(request, str(key))
-        if session is None:
-            raise Http404
-        return cast("Session", session)
 
     def _form_page(
         self, request: HttpRequest, form: SessionForm, *, title: str, submit: str, session: Session | None = None

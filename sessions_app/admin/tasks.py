@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -16,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from sessions_app.admin import words
 from sessions_app.admin.acts import Act, ActsMixin, Outcome
 from sessions_app.admin.base import APP, PURGE_ORPHAN, RESTORE_ORPHAN, VIEW_ORPHAN, actor_of
-from sessions_app.admin.lists import NewestFirstMixin
+from sessions_app.admin.lists import ChoiceFilter, NewestFirstMixin
 from sessions_app.admin.phrases import said, said_in_turn
 from sessions_app.exceptions import Conflict, NotFound
 from sessions_app.models import BackgroundTask, TaskState
@@ -58,19 +57,12 @@ CANCEL_PURGE = Act(
 )
 
 
-class TaskStateFilter(admin.SimpleListFilter):
+class TaskStateFilter(ChoiceFilter):
     """By state."""
 
     title = gettext_lazy("state")
     parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """The states."""
-        return [(state.value, state.label) for state in TaskState]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Tasks in that state."""
-        return queryset.filter(state=self.value()) if self.value() in TaskState.values else None
+    values = TaskState
 
 
 @admin.register(BackgroundTask)
@@ -133,17 +125,8 @@ class TaskAdmin(ActsMixin, NewestFirstMixin):
             done += 1
         return Outcome(done, len(keys) - done)
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """The page of a task. It only shows, and renews itself while there is something to see."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET"])
-        task = self.get_object(request, object_id)
-        if task is None:
-            raise Http404
+    def page(self, request: HttpRequest, task: BackgroundTask) -> HttpResponse:
+        """How far it is. It renews itself while there is something to see."""
         is_open = task.state in (TaskState.WAITING, TaskState.RUNNING)
         context = {
             "title": said(task.title), "task": task, "badge": _badge(task), "progress": self.progress(task),

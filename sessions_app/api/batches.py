@@ -11,7 +11,7 @@ from pydantic import WithJsonSchema as Documented
 
 from sessions_app.api import idempotency
 from sessions_app.api.auth import ApiRequest, needs
-from sessions_app.api.pagination import broken_cursor, cut, read_cursor, write_cursor
+from sessions_app.api.pagination import broken_cursor, cut, read_cursor
 from sessions_app.api.parser import parse_large
 from sessions_app.api.schemas.batches import (
     BATCH_IN,
@@ -80,7 +80,7 @@ def list_(request: ApiRequest, wanted: Query[BatchParameters]) -> BatchPage:
             rows = rows.filter(pk__lt=uuid.UUID(cursor[1]))
         except ValueError:
             raise broken_cursor() from None
-    found, following = cut(list(rows[: wanted.limit + 1]), wanted.limit, lambda row: write_cursor("batch", str(row.pk)))
+    found, following = cut(rows, wanted.limit, "batch", lambda row: row.pk)
     counts = Message.objects.counted_by_batch(row.pk for row in found)
     return BatchPage(items=[BatchOut.of(row, counts[row.pk]) for row in found], next=following)
 

@@ -14,7 +14,7 @@ from pydantic import WithJsonSchema as Documented
 from sessions_app.api import idempotency
 from sessions_app.api.auth import ApiRequest, Caller, needs
 from sessions_app.api.history import history_of
-from sessions_app.api.pagination import broken_cursor, cut, read_cursor, write_cursor
+from sessions_app.api.pagination import broken_cursor, cut, read_cursor
 from sessions_app.api.schemas.messages import (
     AssistanceReport,
     MessageDetail,
@@ -80,9 +80,7 @@ def send_message(
 def list_(request: ApiRequest, wanted: Query[MessageParameters]) -> MessagePage:
     """List the messages that the key sees and that fit."""
     rows = _filtered(request.auth, wanted).select_related("session").order_by("-pk")
-    found, following = cut(
-        list(rows[: wanted.limit + 1]), wanted.limit, lambda row: write_cursor("message", str(row.pk))
-    )
+    found, following = cut(rows, wanted.limit, "message", lambda row: row.pk)
     return MessagePage(items=[MessageOut.of(message) for message in found], next=following)
 
 

@@ -7,7 +7,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from ninja import Path, Query, Router
 
 from sessions_app.api.auth import ApiRequest, Caller, needs
-from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor, write_cursor
+from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.orphans import (
     EntryOut,
@@ -47,7 +47,7 @@ def list_(request: ApiRequest, which: Query[OrphanParameters]) -> OrphanPage:
         rows = rows.filter(session_name=which.session)
     if after := _id_of(which.cursor):
         rows = rows.filter(pk__lt=after)
-    found, following = cut(list(rows[: which.limit + 1]), which.limit, lambda row: write_cursor("orphan", str(row.pk)))
+    found, following = cut(rows, which.limit, "orphan", lambda row: row.pk)
     return OrphanPage(items=[OrphanOut.of(row) for row in found], next=following)
 
 
@@ -71,7 +71,7 @@ def messages(request: ApiRequest, orphan_id: OrphanId, page: Query[PageParameter
     orphan = _orphan(request.auth, orphan_id)
     start = _index_of(page.cursor)
     rows = orphans.entries(orphan, start=start, count=page.limit + 1)
-    found, following = cut(rows, page.limit, lambda row: write_cursor("entry", str(row.index)))
+    found, following = cut(rows, page.limit, "entry", lambda row: row.index)
     return EntryPage(items=[EntryOut.of(row) for row in found], next=following)
 
 

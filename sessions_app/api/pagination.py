@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
@@ -11,6 +11,13 @@ from sessions_app.api.schemas.fields import Text, is_session_name
 from sessions_app.exceptions import InvalidInput
 
 T = TypeVar("T")
+Row = TypeVar("Row", covariant=True)
+
+
+class Rows(Protocol[Row]):
+    """A query set or a sequence: what a page is cut from."""
+
+    def __getitem__(self, part: slice, /) -> Iterable[Row]: ...
 
 
 class Parameters(BaseModel):
@@ -72,9 +79,12 @@ def broken_cursor() -> InvalidInput:
     return InvalidInput([{"field": "cursor", "message": "is none that this list gave: take `next` of its last page"}])
 
 
-def cut(rows: Sequence[T], limit: int, cursor_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
-    """Return the page of `rows`, which were asked for with one more than `limit`, and the cursor of the next."""
-    if len(rows) <= limit:
-        return rows, None
-    page = rows[:limit]
-    return page, cursor_of(page[-1])
+def cut(rows: Rows[T], limit: int, kind: str, place_of: Callable[[T], object]) -> tuple[list[T], str | None]:
+    """Return the first `limit` of `rows` and the cursor of the next page, None after the last one.
+
+    The cursor names the list by its `kind`, and the last row of this page by its place.
+    """
+    # One more than is shown says whether there is a next page.
+    found = list(rows[: limit + 1])
+    page = found[:limit]
+    return page, write_cursor(kind, str(place_of(page[-1]))) if len(found) > limit else None

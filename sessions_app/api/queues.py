@@ -34,7 +34,7 @@ def list_(request: ApiRequest, page: Query[PageParameters]) -> QueuePage:
     following = None
     if kind == "queue":
         rows = caller.sessions().filter(name__gt=after).order_by("name")
-        found, following = cut(list(rows[: page.limit + 1]), page.limit, lambda row: write_cursor("queue", row.name))
+        found, following = cut(rows, page.limit, "queue", lambda row: row.name)
         views = queue_overview.views(found)
         after = ""
     if following is None:

@@ -3,13 +3,13 @@
 from ninja import Query, Router, Status
 
 from sessions_app.api.auth import ApiRequest, Caller, needs
-from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor, write_cursor
+from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.problems import ProblemOut
 from sessions_app.api.schemas.reconciliations import ReconciliationIn, ReconciliationOut, ReconciliationPage
-from sessions_app.exceptions import Conflict
+from sessions_app.exceptions import Conflict, InvalidInput
 from sessions_app.models import Reconciliation, Scope, Trigger
-from sessions_app.reconciliation.run import AlreadyRunning, reconcile
+from sessions_app.reconciliation.run import AlreadyRunning, UnknownName, reconcile
 from sessions_app.services import audit
 
 router = Router(tags=["Reconciliation"])
@@ -20,17 +20,20 @@ router = Router(tags=["Reconciliation"])
     auth=needs(Scope.MANAGE),
     response={201: ReconciliationOut, 409: ProblemOut},
     summary="Run a reconciliation",
-    description="Holds Redis against PostgreSQL and puts it right; answers with the report, row by row.",
+    description="Holds Redis against PostgreSQL and puts it right; answers with the report, row by row. With `session` "
+    "only what bears that name: 422 when nothing does.",
     operation_id="run_reconciliation",
 )
 def run(request: ApiRequest, payload: ReconciliationIn) -> Status[ReconciliationOut]:
     """Run a reconciliation now."""
     _unlimited(request.auth)
-    audit.record(request.auth.actor, "run reconciliation", dry_run=payload.dry_run)
+    audit.record(request.auth.actor, "run reconciliation", payload.session or "", dry_run=payload.dry_run)
     try:
-        made = reconcile(Trigger.API, dry_run=payload.dry_run)
+        made = reconcile(Trigger.API, dry_run=payload.dry_run, session_name=payload.session)
     except AlreadyRunning as error:
         raise Conflict(str(error)) from None
+    except UnknownName as error:
+        raise InvalidInput([{"field": "session", "message": str(error)}]) from None
     assert made is not None  # noqa: S101 (only a start-up run is skipped)
     return Status(201, ReconciliationOut.of(made))
 
@@ -50,9 +53,7 @@ def list_(request: ApiRequest, page: Query[PageParameters]) -> ReconciliationPag
         if not (read[1].isascii() and read[1].isdigit() and len(read[1]) < 19):
             raise broken_cursor()
         rows = rows.filter(pk__lt=int(read[1]))
-    found, following = cut(
-        list(rows[: page.limit + 1]), page.limit, lambda row: write_cursor("reconciliation", str(row.pk))
-    )
+    found, following = cut(rows, page.limit, "reconciliation", lambda row: row.pk)
     return ReconciliationPage(items=[ReconciliationOut.of(row) for row in found], next=following)
 
 

@@ -8,7 +8,7 @@ from ninja import Path, Query, Router, Status
 
 from sessions_app.api import idempotency
 from sessions_app.api.auth import ApiRequest, needs
-from sessions_app.api.pagination import PageParameters, cut, read_name, write_cursor
+from sessions_app.api.pagination import PageParameters, cut, read_name
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.problems import ProblemOut
 from sessions_app.api.schemas.sessions import (
@@ -102,7 +102,7 @@ def create(
 def list_(request: ApiRequest, page: Query[PageParameters]) -> SessionPage:
     """List the sessions that the key sees, by name."""
     rows = request.auth.sessions().filter(name__gt=read_name(page.cursor, "session")).order_by("name")
-    found, following = cut(list(rows[: page.limit + 1]), page.limit, lambda row: write_cursor("session", row.name))
+    found, following = cut(rows, page.limit, "session", lambda row: row.name)
     views = queue_overview.views(found)
     items = [SessionOut.of(session, view) for session, view in zip(found, views, strict=True)]
     return SessionPage(items=items, next=following)

@@ -27,34 +27,26 @@ _WORKER_TIMEOUT_SECONDS = 5.0
 @cache
 def web_client() -> redis.Redis:
     """The client of web processes and commands: one short try, no retry."""
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        socket_timeout=_WEB_TIMEOUT_SECONDS,
-        socket_connect_timeout=_WEB_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+    return _client(_WEB_TIMEOUT_SECONDS, connect_timeout=_WEB_TIMEOUT_SECONDS)
 
 
 @cache
 def bulk_client() -> redis.Redis:
     """The client of web processes for thousands of jobs at once: one try, that may take a moment."""
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        socket_timeout=_BULK_TIMEOUT_SECONDS,
-        socket_connect_timeout=_WEB_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+    return _client(_BULK_TIMEOUT_SECONDS, connect_timeout=_WEB_TIMEOUT_SECONDS)
 
 
 @cache
 def upkeep_client() -> redis.Redis:
     """The client of rebuilds and reconciliation: as patient as the worker's."""
+    return _client(_WORKER_TIMEOUT_SECONDS, connect_timeout=_WORKER_TIMEOUT_SECONDS)
+
+
+def _client(timeout: float, *, connect_timeout: float) -> redis.Redis:
     return redis.Redis.from_url(
         settings.REDIS_URL,
-        socket_timeout=_WORKER_TIMEOUT_SECONDS,
-        socket_connect_timeout=_WORKER_TIMEOUT_SECONDS,
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )

@@ -10,7 +10,6 @@ import redis
 
 from sessions_app.models import Batch, Message, Status
 from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
 from sessions_app.services import batches
 from tests.acceptance.stack import Stack
 from tests.api_client import ApiClient
@@ -22,11 +21,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 BATCH = "/whatsapp/sessions/alpha/messages/batch"
 BATCHES = "/whatsapp/batches"
-
-
-@pytest.fixture
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "_SECOND_LOOK_SECONDS", 0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from sessions_app.api.pagination import Page
-from sessions_app.api.schemas.fields import RequestBody, UtcTime
+from sessions_app.api.schemas.fields import RequestBody, Text, UtcTime
 from sessions_app.models import Reconciliation, ReconciliationFinding
 
 
@@ -13,6 +13,13 @@ class ReconciliationIn(RequestBody):
     """A run that is asked for."""
 
     dry_run: bool = Field(False, description="Only say what would be found.")
+    # An empty name would be kept as that of a run over everything, a longer one could not be kept.
+    session: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="Look only at what bears this name: a session's or an orphan's.",
+    )
 
 
 class FindingOut(BaseModel):
@@ -40,6 +47,7 @@ class ReconciliationOut(BaseModel):
     id: int
     trigger: Literal["startup", "timer", "command", "admin", "api"]
     dry_run: bool
+    session: str | None = Field(description="The only session that it looked at; null when it looked at all.")
     started_at: UtcTime
     finished_at: UtcTime | None
     outcome: Literal["running", "clean", "repaired", "findings", "failed"] = Field(
@@ -52,8 +60,9 @@ class ReconciliationOut(BaseModel):
     def of(cls, run: Reconciliation) -> "ReconciliationOut":
         """Return a run, with its findings at hand."""
         return cls(
-            id=run.pk, trigger=run.trigger, dry_run=run.dry_run, started_at=run.started_at,  # type: ignore[arg-type]
-            finished_at=run.finished_at, outcome=run.outcome, counts=run.counts,  # type: ignore[arg-type]
+            id=run.pk, trigger=run.trigger, dry_run=run.dry_run,  # type: ignore[arg-type]
+            session=run.session_name or None, started_at=run.started_at, finished_at=run.finished_at,
+            outcome=run.outcome, counts=run.counts,  # type: ignore[arg-type]
             findings=[FindingOut.of(finding) for finding in run.findings.all()],
         )  # fmt: skip
 
