@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -157,6 +158,7 @@ def test_the_first_message_goes_through_and_the_next_start_has_it(runs: Runs) ->
     assert secrets["api-key"] in run.output
     assert secrets["secret-key"] not in run.output
     run.stop(signal.SIGTERM)
+    assert not (home / "environment").exists()
 
     again = runs.start().wait_until_ready()
     assert {name: (home / name).read_text().strip() for name in secrets} == secrets
@@ -226,6 +228,24 @@ def test_after_a_kill_in_the_middle_nothing_runs_on_and_the_next_start_has_the_d
     assert is_sent(again, message)
     wait_until(lambda: not any(map(is_alive, family)), 90, "the killed supervisor's processes to end")
     again.stop()
+
+
+def test_commands_beside_it_find_its_stores_and_say_in_a_line_when_there_are_none(shared_run: Run, runs: Runs) -> None:
+    assert f"WAQUEUE_HOME='{shared_run.home}' .venv/bin/python manage.py help" in shared_run.output
+    assert stat.S_IMODE((shared_run.home / "environment").stat().st_mode) == 0o600
+    found = command(shared_run.home, "reconcile_queues", "--dry-run")
+    assert (found.returncode, found.stderr) == (0, "")
+    nothing = command(runs.home, "reconcile_queues", "--dry-run")
+    assert nothing.returncode == 1
+    assert nothing.stderr.count("\n") == 1 and nothing.stderr.startswith("DATABASE_URL is not set")
+
+
+def command(home: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Give a command as in another terminal, where nothing is set but the home."""
+    environ = {**os.environ, "DATABASE_URL": "", "REDIS_URL": "", "WAQUEUE_SECRET_KEY": "", "WAQUEUE_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "manage.py", *argv], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_a_second_run_on_the_same_home_refuses(shared_run: Run, runs: Runs) -> None:

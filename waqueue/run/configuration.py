@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parents[2]
+HOME = PROJECT / "var"
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read, not bound
 
@@ -31,7 +32,7 @@ class Configuration:
     def from_environment(cls, environ: Mapping[str, str]) -> "Configuration":
         """Read WAQUEUE_HOME, WAQUEUE_BIND, WAQUEUE_PORT, WAQUEUE_PUBLIC_URL, DATABASE_URL and REDIS_URL."""
         return cls(
-            home=Path(environ.get("WAQUEUE_HOME") or PROJECT / "var").expanduser().absolute(),
+            home=home_of(environ),
             bind=environ.get("WAQUEUE_BIND", "127.0.0.1").strip("[]"),
             port=int(_number(environ, "WAQUEUE_PORT", 8000, 1, 65_535)),
             public_url=environ.get("WAQUEUE_PUBLIC_URL", "").rstrip("/"),
@@ -63,6 +64,11 @@ class Configuration:
         parts = urlsplit(self.database_url)
         place = f"{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}"
         return f"-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """Read WAQUEUE_HOME."""
+    return Path(environ.get("WAQUEUE_HOME") or HOME).expanduser().absolute()
 
 
 def _join(host: str, port: int) -> str:

@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from .configuration import HOME, Configuration
+
 
 @dataclass(frozen=True)
 class Credential:
@@ -14,8 +16,10 @@ class Credential:
     is_new: bool
 
 
-def greeting(base_url: str, password: Credential, api_key: Credential) -> str:
+def greeting(configuration: Configuration, password: Credential, api_key: Credential) -> str:
     """Return the text. A secret is shown when it is new; afterwards its file is named."""
+    base_url = configuration.base_url
+    where = "" if configuration.home == HOME else f"WAQUEUE_HOME={shlex.quote(str(configuration.home))} "
     # A shell reads the file when the line is pasted, so that the key does not stay on every terminal.
     key = api_key.value if api_key.is_new else f"$(cat {shlex.quote(str(api_key.file))})"
     head = f'-H "Authorization: Bearer {key}" -H "Content-Type: application/json"'
@@ -26,6 +30,7 @@ def greeting(base_url: str, password: Credential, api_key: Credential) -> str:
              user admin, password {_shown(password)}
   API key    {_shown(api_key)}
   API pages  {base_url}/whatsapp/docs
+  Commands   {where}.venv/bin/python manage.py help   (in another terminal: they find these servers)
 
   Make a session and send a first message:
 

@@ -1,12 +1,17 @@
 """WAQUEUE_HOME: the folder that keeps everything that a run must find again."""
 
+import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from waqueue.embedded.system import hold_lock, keep_secret, write_private
 
-from .configuration import RunError
+from .configuration import RunError, home_of
+
+_ENVIRONMENT = "environment"
+_PUBLISHED = ("DATABASE_URL", "REDIS_URL", "WAQUEUE_SECRET_KEY")
 
 
 class Home:
@@ -46,6 +51,14 @@ class Home:
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
+    def publish(self, environ: Mapping[str, str]) -> None:
+        """Let commands that are given beside this run find its stores: see `environment_of_run`."""
+        write_private(self.path / _ENVIRONMENT, json.dumps({name: environ[name] for name in _PUBLISHED}))
+
+    def withdraw(self) -> None:
+        """There is nothing to be found any more."""
+        (self.path / _ENVIRONMENT).unlink(missing_ok=True)
+
     def _make(self) -> None:
         # As root, PostgreSQL runs under another account and has to walk through; it can list nothing then, and
         # every file and folder inside is closed by its own mode.
@@ -61,3 +74,15 @@ class Home:
         elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             # A folder of somebody's own: its mode is not ours to change, but others could exchange our files there.
             raise RunError(f"others may write to WAQUEUE_HOME {self.path}: run chmod go-w on it, or choose another one")
+
+
+def environment_of_run(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `environ` lacks to use the stores of the `make run` of this WAQUEUE_HOME; nothing when none runs.
+
+    Nor when it names stores itself: those of two places are never mixed.
+    """
+    file = home_of(environ) / _ENVIRONMENT
+    if environ.get("DATABASE_URL") or environ.get("REDIS_URL") or not file.exists():
+        return {}
+    published = json.loads(file.read_text(encoding="utf-8"))
+    return {name: value for name, value in published.items() if not environ.get(name)}

@@ -40,6 +40,7 @@ class Supervisor:
         self._check_port()
         credentials = Credentials(self._configuration, self._home, self._loop, self._console)
         environ = self._start_stores(credentials)
+        self._home.publish(environ)
         manage(self._loop, environ, "migrate", "--noinput", show=True)
         self._start(self._worker(environ))
         self._start(self._web(environ))
@@ -48,7 +49,7 @@ class Supervisor:
         self._wait_until_ready()
         # What was written until now comes before the greeting, which then stays the last thing to read.
         self._loop.wait(0.5)
-        self._console.plain(greeting(self._configuration.base_url, password, api_key))
+        self._console.plain(greeting(self._configuration, password, api_key))
         keepers = [Keeper(part, self._console) for part in self._parts]
         while True:
             self._loop.wait(0.5)
@@ -57,6 +58,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything: the web server, the worker (which finishes what it is sending), then the stores."""
+        self._home.withdraw()
         for part in reversed(self._parts):
             try:
                 part.stop()
