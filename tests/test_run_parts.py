@@ -125,8 +125,8 @@ def test_secrets_are_shown_once_and_then_their_files_are_named() -> None:
     file = Path("/a folder/api-key")
     new = Credential(file, "opensesame", is_new=True)
     kept = Credential(file, "opensesame", is_new=False)
-    assert "opensesame" in greeting("http://127.0.0.1:8000", new, new)
-    text = greeting("http://127.0.0.1:8000", kept, kept)
+    assert "opensesame" in greeting(Configuration.from_environment({}), new, new)
+    text = greeting(Configuration.from_environment({}), kept, kept)
     assert "opensesame" not in text
     assert """Bearer $(cat '/a folder/api-key')" """ in text
 

@@ -86,8 +86,9 @@ DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=T
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
     "connect_timeout": 3,
-    # A full or dead database is a 503 within seconds, not a request that hangs.
-    "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "max_idle": 300},
+    # A full or dead database is a 503 within seconds, not a request that hangs. The pool's own attempts at a dead one
+    # come ever more seldom, and requests wait for them: given up soon, each request makes one.
+    "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "max_idle": 300, "reconnect_timeout": 0.5},
 }
 RQ_QUEUES = {"default": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 3600}}
 RQ = {"WORKER_CLASS": "sessions_app.worker.SessionWorker"}
