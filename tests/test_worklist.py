@@ -1,5 +1,6 @@
 """The worklist says what needs a person, and a line goes when its cause does."""
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sessions_app.models import Hold, Message, Status, Worker
+from sessions_app.models import Hold, InFlight, Message, RecipientPace, SessionDispatch, Status, Worker
 from sessions_app.models.worker import SILENCE
 from sessions_app.services import sessions
 from sessions_app.services.worklist import WorklistItem, items
@@ -68,6 +69,65 @@ def test_messages_that_may_wait_need_no_worker(what: str) -> None:
     if what == "held":
         hold(session, Hold.DOUBT)
     assert of_kind("no_worker") == []
+
+
+@pytest.fixture
+def overdue() -> Message:
+    """The first of two messages that should have gone three minutes ago, with a worker there for five."""
+    make_worker(started_at=ago(minutes=5))
+    session = make_session()
+    first, _ = submit(session, "one", "two")
+    Message.objects.update(queued_at=ago(minutes=3))
+    type(session).objects.update(updated_at=ago(minutes=9))
+    return Message.objects.get(pk=first.pk)
+
+
+def test_sessions_that_do_not_send_though_workers_live_are_told_of(overdue: Message) -> None:
+    (item,) = of_kind("overdue")
+    assert (item.session, item.since) == ("alpha", overdue.queued_at)
+    become(overdue, Status.SENT)
+    SessionDispatch.objects.update(last_sent_at=ago(seconds=5))
+    assert of_kind("overdue") == []
+
+
+def test_a_flight_that_nobody_lands_is_told_of(overdue: Message) -> None:
+    become(overdue, Status.SENDING)
+    flight = InFlight.objects.create(
+        session=overdue.session, slot=0, token=1, message=overdue, worker_id=uuid.uuid4(), fenced_at=ago(minutes=3),
+        deadline_at=in_an_hour(),
+    )  # fmt: skip
+    assert of_kind("overdue") == []
+    InFlight.objects.filter(token=flight.token).update(deadline_at=ago(minutes=3))
+    assert [item.session for item in of_kind("overdue")] == ["alpha"]
+
+
+@pytest.mark.parametrize(
+    "why", ["worker", "resumed", "paused", "held", "pace", "recipient", "quiet", "retry", "sending"]
+)
+def test_sessions_that_have_a_reason_to_wait_are_not_overdue(overdue: Message, why: str) -> None:
+    dispatch, session = SessionDispatch.objects, type(overdue.session).objects
+    match why:
+        case "worker":
+            Worker.objects.update(started_at=ago(minutes=1))
+        case "resumed":
+            session.update(updated_at=ago(minutes=1))
+        case "paused":
+            session.update(desired_state="paused")
+        case "held":
+            dispatch.update(hold=Hold.REFUSED)
+        case "pace":
+            dispatch.update(next_send_at=in_an_hour())
+        case "recipient":
+            RecipientPace.objects.create(
+                session=overdue.session, recipient=overdue.recipient, next_send_at=in_an_hour()
+            )
+        case "quiet":
+            dispatch.update(quiet_from=ago(hours=1), quiet_until=in_an_hour())
+        case "retry":
+            Message.objects.filter(pk=overdue.pk).update(next_attempt_at=in_an_hour())
+        case "sending":
+            dispatch.update(last_sent_at=ago(minutes=1))
+    assert of_kind("overdue") == []
 
 
 # What waits for a person
@@ -147,4 +207,4 @@ def test_it_asks_as_often_for_many_as_for_one() -> None:
     with CaptureQueriesContext(connection) as for_many:
         many = items()
     assert len(many) > 40 > len(one)
-    assert len(for_many) == len(for_one) <= 10
+    assert len(for_many) == len(for_one) <= 11

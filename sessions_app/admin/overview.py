@@ -25,6 +25,7 @@ _PERMISSIONS = {
     "no_worker": f"{APP}.view_worker",
     "worker_gone": f"{APP}.view_worker",
     "session_held": f"{APP}.view_session",
+    "overdue": f"{APP}.view_session",
     "orphan": VIEW_ORPHAN,
     "task_failed": f"{APP}.view_backgroundtask",
     "reconciliation_failed": f"{APP}.view_reconciliation",
@@ -73,7 +74,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _session_keys(items: Sequence[WorklistItem]) -> dict[str, int]:
-    names = [item.session for item in items if item.kind == "session_held"]
+    names = [item.session for item in items if item.kind in ("session_held", "overdue")]
     return dict(Session.objects.alive().filter(name__in=names).values_list("name", "pk")) if names else {}
 
 
@@ -87,6 +88,10 @@ def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
             text = _("The session %(session)s is held.") % values
             key = keys.get(item.session)
             url = _page(key) if key else _list("session", state="held")
+        case "overdue":
+            text = _("Messages of %(session)s should have been sent by now, and were not.") % values
+            key = keys.get(item.session)
+            url = _page(key) if key else _list("session")
         case "uncertain":
             text = ngettext(
                 "%(count)d message of %(session)s is uncertain: did it arrive?",

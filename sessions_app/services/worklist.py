@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Min, Sum
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from sessions_app.models import (
     FAILED_ACTION,
     BackgroundTask,
+    InFlight,
     Message,
     Orphan,
+    RecipientPace,
     Reconciliation,
     ReconciliationOutcome,
     Session,
@@ -44,6 +46,10 @@ def items() -> list[WorklistItem]:
     if not alive and (first := backlog.order_by("queued_at").first()):
         found.append(WorklistItem("no_worker", "", 0, first.queued_at))
     found += [
+        WorklistItem("overdue", session.name, 1, session.waits_since)  # type: ignore[attr-defined]
+        for session in _overdue(now - _OVERDUE, now)[:100]
+    ]
+    found += [
         WorklistItem("session_held", session.name, 1, session.dispatch.held_at, session.dispatch.hold_reason)
         for session in Session.objects.held().select_related("dispatch").order_by("dispatch__held_at")[:100]
     ]
@@ -76,6 +82,34 @@ def items() -> list[WorklistItem]:
     gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
     found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
     return found
+
+
+def _overdue(limit: datetime, now: datetime) -> QuerySet[Session]:
+    """Sessions that should have sent before `limit` and did not, though somebody was there to send for them.
+
+    None that waits for its pace, its quiet hours, a retry or the answer of its engine.
+    """
+    line = Message.objects.open().filter(session=OuterRef("pk")).order_by("priority", "seq")
+    served = Worker.objects.alive().filter(started_at__lt=limit)
+    on_the_way = InFlight.objects.filter(session=OuterRef("pk"), deadline_at__gt=limit)
+    paced = RecipientPace.objects.filter(
+        session=OuterRef("pk"), recipient=OuterRef("next_recipient"), next_send_at__gt=limit
+    )
+    return (
+        Session.objects.serving()
+        .filter(Exists(served), updated_at__lt=limit)
+        .filter(Q(dispatch__last_sent_at=None) | Q(dispatch__last_sent_at__lt=limit))
+        .filter(Q(dispatch__next_send_at=None) | Q(dispatch__next_send_at__lt=limit))
+        .exclude(dispatch__quiet_from__lte=now, dispatch__quiet_until__gt=limit)
+        .annotate(
+            waits_since=Subquery(line.values("queued_at")[:1]),
+            next_attempt_at=Subquery(line.values("next_attempt_at")[:1]),
+            next_recipient=Subquery(line.values("recipient")[:1]),
+        )
+        .filter(Q(next_attempt_at=None) | Q(next_attempt_at__lt=limit), waits_since__lt=limit)
+        .exclude(Exists(on_the_way) | Exists(paced))
+        .order_by("waits_since")
+    )
 
 
 def _broken_reconciliation() -> WorklistItem | None:
