@@ -8,10 +8,6 @@ from django.db import connections
 
 # What Django's parameters hold for its own cursors and pool, and an async connection must not get.
 _DJANGO_ONLY = ("cursor_factory", "context", "pool", "prepare_threshold")
-# A peer that has vanished is noticed within seconds, not within the system's quarter of an hour.
-_KEEPALIVE = {
-    "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 10_000,
-}  # fmt: skip
 # No transaction of ours takes longer; one that does belongs to a process that was stopped in the middle of it.
 _LONGEST_SECONDS = 15
 _TRANSACTION_TIMEOUT_SINCE = 170_000
@@ -34,7 +30,7 @@ async def connect(*, lock_timeout_ms: int = 0, name: str = "waqueue") -> psycopg
         parameters.pop(unknown, None)
     # Statements are few and hot: prepared at their second use.
     connection = await psycopg.AsyncConnection.connect(
-        **(_KEEPALIVE | parameters | {"application_name": name}), autocommit=True, prepare_threshold=1
+        **(parameters | {"application_name": name}), autocommit=True, prepare_threshold=1
     )
     settings = {
         **_PLANNED_EACH_TIME,

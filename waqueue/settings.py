@@ -82,10 +82,15 @@ WAQUEUE_RESTORE_MAX_AGE = parse_age("WAQUEUE_RESTORE_MAX_AGE", RESTORE_MAX_AGE)
 WAQUEUE_ENCRYPTION_KEYS = parse_keys("WAQUEUE_ENCRYPTION_KEYS", ENCRYPTION_KEYS)
 
 # The two stores.
-DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_health_checks=True)}
+DATABASES = {"default": dj_database_url.parse(DATABASE_URL, engine="waqueue.postgresql")}
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
     "connect_timeout": 3,
+    # A peer that has vanished is noticed within seconds, not within the system's quarter of an hour.
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
     # A full or dead database is a 503 within seconds, not a request that hangs. The pool's own attempts at a dead one
     # come ever more seldom, and requests wait for them: given up soon, each request makes one.
     "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "max_idle": 300, "reconnect_timeout": 0.5},
