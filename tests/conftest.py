@@ -8,13 +8,14 @@ import pytest
 import redis
 from django.conf import settings
 
-from sessions_app.queues.connection import deployment_id
+from sessions_app.queues.connection import bulk_client, deployment_id, upkeep_client, web_client
 from sessions_app.transports import registry
 from sessions_app.transports.loopback import LoopbackTransport
 from tests.emptying import empty_quickly  # noqa: F401 (a fixture for all tests)
 from tests.processes import Process
 from tests.reconciliation_lab import ready, without_pause  # noqa: F401 (fixtures)
 from tests.redis_lab import lab, wakes  # noqa: F401 (fixtures)
+from tests.servers import Servers
 from tests.waha_lab import KEY
 from tests.waha_stub import WORKING, WahaStub
 
@@ -31,6 +32,20 @@ def clean_redis(redis_client: redis.Redis) -> None:
     """Begin each test with an empty Redis, and not knowing whose it is: the database is another each time."""
     redis_client.flushdb()
     deployment_id.cache_clear()
+
+
+@pytest.fixture
+def quiet_redis(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Have a Redis that no other test uses: its statistics and its slow log are those of this one."""
+    monkeypatch.setattr(settings, "REDIS_URL", servers.valkey(appendonly="no").url)
+    clients = (web_client, bulk_client, upkeep_client)
+    for client in clients:
+        client.cache_clear()
+    with redis.Redis.from_url(settings.REDIS_URL) as own:
+        yield own
+    for client in clients:
+        client().close()
+        client.cache_clear()
 
 
 @pytest.fixture

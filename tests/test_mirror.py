@@ -215,11 +215,11 @@ def test_many_are_taken_out_of_the_middle_of_a_queue(way: str, chosen: str, redi
 
 
 @pytest.mark.parametrize("step", [1, -1])
-def test_those_that_stand_together_are_looked_for_once(step: int, redis_client: redis.Redis) -> None:
+def test_those_that_stand_together_are_looked_for_once(step: int, quiet_redis: redis.Redis) -> None:
     made = [message.pk for message in submit(make_session(), *["text"] * 1000)]
-    redis_client.config_resetstat()
+    quiet_redis.config_resetstat()
     mirror.take_out("alpha", made[400:800][::step])
-    calls = redis_client.info("commandstats")
+    calls = quiet_redis.info("commandstats")
     assert calls["cmdstat_lpos"]["calls"] == calls["cmdstat_lrem"]["calls"] == 2
 
 
@@ -248,14 +248,14 @@ def test_a_put_and_a_take_out_need_few_round_trips_however_many_there_are(
     assert job_ids(redis_client, "alpha") == []
 
 
-def test_many_that_stand_before_others_go_in_smaller_calls_the_longer_the_line_is(redis_client: redis.Redis) -> None:
+def test_many_that_stand_before_others_go_in_smaller_calls_the_longer_the_line_is(quiet_redis: redis.Redis) -> None:
     session = make_session()
     submit(session, *["high"] * 3000, **HIGH)
     submit(session, *["normal"] * 1000)
-    redis_client.config_resetstat()
+    quiet_redis.config_resetstat()
     submit(session, *["high"] * 600, **HIGH)
-    assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] > 600 // 60
-    assert job_ids(redis_client, "alpha") == line(session)
+    assert quiet_redis.info("commandstats")["cmdstat_evalsha"]["calls"] > 600 // 60
+    assert job_ids(quiet_redis, "alpha") == line(session)
 
 
 def test_a_job_whose_predecessor_is_unknown_goes_to_the_end(redis_client: redis.Redis) -> None:

@@ -181,13 +181,13 @@ def test_a_long_queue_is_compared_without_being_held(
 
 
 @pytest.mark.fault(27)
-def test_scattered_jobs_are_taken_out_of_a_long_queue_in_short_calls(redis_client: redis.Redis) -> None:
+def test_scattered_jobs_are_taken_out_of_a_long_queue_in_short_calls(quiet_redis: redis.Redis) -> None:
     jobs = [f"{at:08}-0000-7000-8000-000000000000" for at in range(50_000)]
-    fill(redis_client, jobs)
-    with slow_log(redis_client):
+    fill(quiet_redis, jobs)
+    with slow_log(quiet_redis):
         mirror.take_out("alpha", [*jobs[::50], "not-there"], client=upkeep_client())
     gone = set(jobs[::50])
-    assert job_ids(redis_client, "alpha") == [job for job in jobs if job not in gone]
+    assert job_ids(quiet_redis, "alpha") == [job for job in jobs if job not in gone]
 
 
 @pytest.mark.fault(27)
@@ -237,24 +237,24 @@ class slow_log:
 
 
 @pytest.mark.fault(27)
-def test_many_orphans_are_archived_and_redis_serves_others_meanwhile(redis_client: redis.Redis) -> None:
+def test_many_orphans_are_archived_and_redis_serves_others_meanwhile(quiet_redis: redis.Redis) -> None:
     in_order()
     for number in range(QUEUES):
         jobs = [f"{number}-{at}" for at in range(100)]
-        with redis_client.pipeline(transaction=False) as pipe:
+        with quiet_redis.pipeline(transaction=False) as pipe:
             pipe.rpush(f"rq:queue:wa:gone{number}", *jobs)
             pipe.sadd(keys.RQ_QUEUES, f"rq:queue:wa:gone{number}")
             for job in jobs:
                 pipe.hset(f"rq:job:{job}", mapping={"origin": f"wa:gone{number}", "data": CALL})
             pipe.execute()
     began = time.monotonic()
-    with slow_log(redis_client):
+    with slow_log(quiet_redis):
         done = run()
     sys.stdout.write(f"{QUEUES} orphans in {time.monotonic() - began:.1f} s\n")
     assert (done.outcome, done.counts) == ("repaired", {"orphan_queue": QUEUES})
     assert Orphan.objects.filter(state=OrphanState.ARCHIVED, messages=100).count() == QUEUES
     assert OrphanEntry.objects.filter(readable=True).count() == QUEUES * 100
-    assert not list(redis_client.scan_iter("rq:job:*"))
+    assert not list(quiet_redis.scan_iter("rq:job:*"))
     assert found(run()) == []
 
 
