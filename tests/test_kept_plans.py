@@ -11,7 +11,7 @@ from django.db import connection
 from sessions_app.worker import store as stores
 from sessions_app.worker.fence import Fenced, fence
 from sessions_app.worker.store import Store
-from tests.dispatch_lab import claimed, in_thread, session_with
+from tests.dispatch_lab import claimed, in_thread, session_with, workers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,3 +76,13 @@ async def _report(asked: psycopg.AsyncConnection[Any]) -> None:
     """Have this connection's counters shown to others now."""
     await asked.execute("SELECT pg_stat_force_next_flush()")
     await asked.execute("SELECT 1")
+
+
+def test_no_statement_is_compiled_on_servers_that_can() -> None:
+    async def explained() -> str:
+        async with workers(1) as (own,):
+            # What has no index is read whole, which counts as dear.
+            rows = await own.execute("EXPLAIN ANALYZE SELECT max(known_token) FROM wa_deployment")
+            return "\n".join(row[0] for row in rows)
+
+    assert "JIT" not in asyncio.run(explained())
