@@ -16,6 +16,7 @@ _STATEMENT_SECONDS = 20
 _CONNECT_SECONDS = 10
 _CLOSE_SECONDS = 2
 _PLANNED_FOR_SECONDS = 5.0
+_GIVEN_UP_AT_MOST = 100
 # Up to so many rows, plans that are kept are the faster ones.
 FEW_ROWS = 100
 
@@ -77,6 +78,8 @@ class Store:
             except BaseException as error:
                 if not isinstance(error, psycopg.errors.LockNotAvailable):
                     self.given_up.append(self._name)
+                    # Not everybody asks for them.
+                    del self.given_up[:-_GIVEN_UP_AT_MOST]
                 # Also when cancelled in the middle: what the connection still has to say belongs to nobody. And when
                 # only a lock was taken: psycopg then counts statements as prepared that its pipeline has skipped.
                 await self._drop()
