@@ -193,12 +193,12 @@ class Message(models.Model):
             ("operate_message", _("Can retry, cancel and resolve messages")),
         ]
         constraints = [
-            # Two messages never hold one place.
-            models.UniqueConstraint(fields=["session", "seq"], name="wa_message_place_once"),
+            # The fence: the first open message of a session. Two never hold one place in a line.
+            models.UniqueConstraint(
+                fields=["session", "priority", "seq"], condition=Q(status__in=OPEN), name="wa_message_line"
+            ),
         ]
         indexes = [
-            # The fence: the first open message of a session.
-            models.Index(fields=["session", "priority", "seq"], condition=Q(status__in=OPEN), name="wa_message_line"),
             # Promotion: what was scheduled and has come due.
             models.Index(fields=["scheduled_at"], condition=Q(status=Status.SCHEDULED), name="wa_message_scheduled"),
             # The worklist and the lists of what needs a person.

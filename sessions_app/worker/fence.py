@@ -211,33 +211,41 @@ async def fence(
     fenced_at = clock.now()
     # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
     async with connection.pipeline():
-        looked = await send(connection, worker, claimed, room, known)
+        await connection.execute(
+            _RESERVE,
+            {
+                "worker": worker, "names": texts(session.name for session in claimed), "known": known,
+                "seconds": settings.WAQUEUE_SEND_SECONDS,
+            },
+        )  # fmt: skip
+        looked = await look(connection, worker, claimed, room, known)
     return await read(looked, claimed, fenced_at)
 
 
-async def send(
+async def look(
     connection: psycopg.AsyncConnection[Any],
     worker: uuid.UUID,
     claimed: Sequence[ClaimedSession],
     room: Mapping[str, int],
     known: int,
 ) -> Cursor:
-    """Have PostgreSQL decide, as a part of a transaction and of a pipeline. `read` then reads its answer."""
+    """Have PostgreSQL decide for the sessions that were reserved in this transaction, and release the others.
+
+    As a part of a pipeline; `read` then reads its answer.
+    """
     parameters = {
         "worker": worker,
         "names": texts(session.name for session in claimed),
-        "seconds": settings.WAQUEUE_SEND_SECONDS,
         "room": json.dumps(dict(room)),
         "known": known,
     }
-    await connection.execute(_RESERVE, parameters)
     looked = await connection.execute(_LOOK, parameters)
     await connection.execute(_RELEASE, parameters)
     return looked
 
 
 async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: float) -> Fenced:
-    """What was decided, from the answer to `send`, which was called at `fenced_at` on `clock.now()` or later."""
+    """What was decided, from the answer to `look`, which was called at `fenced_at` on `clock.now()` or later."""
     by_name = {session.name: session for session in claimed}
     fenced = Fenced()
     for (

@@ -49,6 +49,6 @@ async def settle_and_fence(
     fenced_at = clock.now()
     # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
     async with connection.pipeline():
-        written = await settle.send(connection, settlements)
-        looked = await fence.send(connection, worker, claimed, room, known)
+        written = await settle.send(connection, settlements, {session.name for session in claimed})
+        looked = await fence.look(connection, worker, claimed, room, known)
     return await settle.read(written, settlements), await fence.read(looked, claimed, fenced_at)

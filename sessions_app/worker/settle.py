@@ -4,11 +4,12 @@ Everything goes by token. An answer that comes after a newer attempt was fenced,
 nothing and is kept on its attempt as evidence; so a settle whose commit was not answered can simply be written again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from django.conf import settings
 
 from sessions_app.models import Status
 from sessions_app.worker.arrays import numbers, texts
@@ -22,9 +23,9 @@ WITH result AS MATERIALIZED (
         %(token)s::bigint[], %(session_id)s::bigint[], %(message_id)s::uuid[], %(outcome)s::text[], %(status)s::text[],
         %(event)s::text[], %(provider_id)s::text[], %(error_class)s::text[], %(error_code)s::text[],
         %(error_detail)s::text[], %(retry_ms)s::bigint[], %(refund)s::int[], %(resend)s::int[], %(hold)s::text[],
-        %(observed)s::text[], %(is_paced)s::bool[]
+        %(observed)s::text[], %(is_paced)s::bool[], %(goes_on)s::bool[]
     ) AS r(token, session_id, message_id, outcome, status, event, provider_id, error_class, error_code, error_detail,
-           retry_ms, refund, resend, hold, observed, is_paced)
+           retry_ms, refund, resend, hold, observed, is_paced, goes_on)
 ),
 message AS (
     UPDATE wa_message m
@@ -47,7 +48,15 @@ message AS (
 ),
 landed AS (
     DELETE FROM wa_in_flight f USING result r
-    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token
+    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND NOT r.goes_on
+),
+-- A session that goes on keeps its place in flight: the fence that follows in this transaction finds it reserved.
+reserved AS (
+    UPDATE wa_in_flight f
+    SET message_id = NULL, token = nextval('wa_attempt_token'), fenced_at = clock_timestamp(),
+        deadline_at = clock_timestamp() + %(seconds)s * interval '1 second'
+    FROM result r
+    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND r.goes_on
 ),
 attempt AS (
     UPDATE wa_attempt a
@@ -173,8 +182,13 @@ async def settle(connection: psycopg.AsyncConnection[Any], settlements: Sequence
     return await read(await send(connection, settlements), settlements)
 
 
-async def send(connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement]) -> Cursor:
-    """Have PostgreSQL write them, as a part of a transaction or of a pipeline. `read` then reads its answer."""
+async def send(
+    connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement], going: Container[str] = ()
+) -> Cursor:
+    """Have PostgreSQL write them, as a part of a transaction or of a pipeline. `read` then reads its answer.
+
+    The sessions that are named in `going` stay reserved for the fence that has to follow in the same transaction.
+    """
     # In one order, so that two who write at once never wait for each other in a ring.
     ordered = sorted(settlements, key=_session_id)
     parameters = {
@@ -194,6 +208,8 @@ async def send(connection: psycopg.AsyncConnection[Any], settlements: Sequence[S
         "hold": texts(s.hold for s in ordered),
         "observed": texts(s.observed for s in ordered),
         "is_paced": numbers(s.is_paced for s in ordered),
+        "goes_on": numbers(s.flight.session_name in going for s in ordered),
+        "seconds": settings.WAQUEUE_SEND_SECONDS,
     }
     return await connection.execute(_SETTLE, parameters)
 
