@@ -31,6 +31,13 @@ def mask_private(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+def drop_starts(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say of a request once that it was answered, not also that it came: the one line has all of it."""
+    if event.get("event") == "request_started":
+        raise structlog.DropEvent
+    return event
+
+
 def configure_logging(*, level: str, fmt: str) -> None:
     """Set up structlog and the standard library alike. `fmt` is `text` for people or `json` for collectors."""
     shared: list[structlog.typing.Processor] = [
@@ -51,7 +58,7 @@ def configure_logging(*, level: str, fmt: str) -> None:
         )
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[drop_starts, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

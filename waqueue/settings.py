@@ -91,6 +91,8 @@ DATABASES["default"]["OPTIONS"] |= {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
+    # Only for statements that ask for it: `sessions_app/database.py`, `kept_cursor`.
+    "prepare_threshold": 5,
     # A full or dead database is a 503 within seconds, not a request that hangs. The pool's own attempts at a dead one
     # come ever more seldom, and requests wait for them: given up soon, each request makes one.
     "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "max_idle": 300, "reconnect_timeout": 0.5},

@@ -15,10 +15,15 @@ from sessions_app.api.schemas.fields import is_session_name
 from sessions_app.exceptions import BatchNotFound, MessageNotFound, SessionNotFound
 from sessions_app.models import ApiKey, Batch, Message, Scope, Session
 from sessions_app.models.api_key import digest, looks_like_a_key
+from sessions_app.models.finder import Finder
 from sessions_app.services.audit import Actor
 
 # A key in use is written at most so often: its row must not become the busiest of all.
 _USED_EVERY = timedelta(minutes=1)
+
+# What every request asks.
+_key_of = Finder(ApiKey, "found.secret_digest = %s")
+_living_session = Finder(Session, "found.name = %s AND found.deleted_at IS NULL", beside="dispatch")
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Caller:
 
     def session(self, name: str) -> Session:
         """Return a living session that the key sees. Raises SessionNotFound."""
-        found = self.sessions().filter(name=name).first() if is_session_name(name) else None
-        if found is None:
+        found = _living_session(name) if is_session_name(name) else None
+        if found is None or not (self.session_ids is None or found.pk in self.session_ids):
             raise SessionNotFound(f"there is no session named {name!r}: create it first")
         return found
 
@@ -112,7 +117,7 @@ class KeyAuth:
         plain = _given_key(request)
         if not plain:
             raise _unauthorized("A key is needed: Authorization: Bearer <key>, or X-Api-Key: <key>.")
-        key = ApiKey.objects.filter(secret_digest=digest(plain)).first() if looks_like_a_key(plain) else None
+        key = _key_of(digest(plain)) if looks_like_a_key(plain) else None
         if key is None:
             raise _unauthorized("This is no key of this waqueue.", is_invalid=True)
         now = timezone.now()

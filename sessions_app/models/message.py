@@ -13,6 +13,7 @@ from django.db import connection, models
 from django.db.models import Count, Q
 from django.utils.translation import gettext_lazy as _
 
+from sessions_app.database import kept_cursor
 from sessions_app.models.session import Session
 
 
@@ -74,8 +75,8 @@ FINAL = (*ACCEPTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 # null.
 _APPEND = """
 WITH drawn AS (
-    UPDATE wa_session_counter SET next_seq = next_seq + %(count)s WHERE session_id = %(session)s
-    RETURNING next_seq - %(count)s AS first
+    UPDATE wa_session_counter SET next_seq = next_seq + %(count)s::int WHERE session_id = %(session)s::bigint
+    RETURNING next_seq - %(count)s::int AS first
 ), kept AS (
     INSERT INTO wa_message ({columns})
     SELECT {values} FROM drawn, json_populate_recordset(NULL::wa_message, %(rows)s::json) new ORDER BY new.seq
@@ -111,13 +112,14 @@ class MessageQuerySet(models.QuerySet["Message"]):
         said: dict[str, int | str] = {
             "session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str),
         }  # fmt: skip
-        with connection.cursor() as cursor:
-            cursor.execute(statement, said)
-            drawn = cursor.fetchone()
-        for at, message in enumerate(messages if drawn else ()):
+        with kept_cursor() as cursor:
+            drawn = cursor.execute(statement, said, prepare=True).fetchone()
+        if drawn is None:
+            return False
+        for at, message in enumerate(messages):
             message.seq = drawn[0] + at
             message._state.adding, message._state.db = False, connection.alias
-        return drawn is not None
+        return True
 
     def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
         """How many messages of each batch are in which status, in one look into one index."""

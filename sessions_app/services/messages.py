@@ -14,6 +14,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from sessions_app import crash_points
+from sessions_app.database import kept_cursor
 from sessions_app.exceptions import MessageNotFound, QueueUnavailable, SessionNotFound, WrongState
 from sessions_app.models import (
     OPEN,
@@ -178,15 +179,18 @@ _POSITION = """
 WITH head AS (
     SELECT min(seq) AS seq FROM (
         SELECT seq FROM wa_message
-        WHERE session_id = %s AND status IN ('queued', 'sending') AND priority = %s ORDER BY seq LIMIT 1
+        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority = %(priority)s::int
+        ORDER BY seq LIMIT 1
     ) first
 )
 SELECT (SELECT count(*) FROM wa_message m
-        WHERE m.session_id = %s AND m.status IN ('queued', 'sending') AND m.priority < %s),
+        WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
+          AND m.priority < %(priority)s::int),
        head.seq,
-       CASE WHEN %s - head.seq < 200 THEN (
+       CASE WHEN %(seq)s::bigint - head.seq < 200 THEN (
            SELECT count(*) FROM wa_message m
-           WHERE m.session_id = %s AND m.status IN ('queued', 'sending') AND m.priority = %s AND m.seq <= %s)
+           WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
+             AND m.priority = %(priority)s::int AND m.seq <= %(seq)s::bigint)
        END
 FROM head
 """
@@ -196,10 +200,9 @@ def position(message: Message) -> int:
     """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
     if message.status not in OPEN:
         return 0
-    with connection.cursor() as cursor:
-        line, seq = [message.session_id, message.priority], message.seq
-        cursor.execute(_POSITION, [*line, *line, seq, *line, seq])
-        sooner, head, alike = cursor.fetchone()
+    line = {"session": message.session_id, "priority": message.priority, "seq": message.seq}
+    with kept_cursor() as cursor:
+        sooner, head, alike = cursor.execute(_POSITION, line, prepare=True).fetchone() or (0, None, 0)
     if head is None or message.seq - head >= 200:
         return int(sooner + message.seq - (head or message.seq) + 1)
     return int(sooner + alike)
