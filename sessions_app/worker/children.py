@@ -19,11 +19,12 @@ class Talker:
         self._process = process
         self._questions = questions
         self._answers = answers
+        self._was_ended = False
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is not known to have ended."""
-        return self._process.returncode is None
+        """Whether it can be asked, as far as is known."""
+        return self._process.returncode is None and not self._was_ended
 
     async def ask(self, question: bytes) -> bytes:
         """Its answer; less than a line if it dies meanwhile."""
@@ -39,10 +40,14 @@ class Talker:
         return await self._answers.readline()
 
     async def end(self) -> None:
-        """Kill it, and wait for its end."""
+        """Kill it, and wait for its end. It may be called again when it was cancelled."""
+        self._was_ended = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        self._questions.close()
         await self._process.wait()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self._questions.wait_closed()
 
 
 async def start_talker(*arguments: str) -> Talker:

@@ -90,6 +90,7 @@ class Suspects:
     async def _ready(self) -> children.Talker:
         """The child, started if there is none. Raises OSError, TimeoutError, EOFError."""
         if self._child is None or not self._child.is_alive:
+            await self._end()
             self._child = await children.start_talker("-c", trial.PROGRAM)
             async with asyncio.timeout(_START_SECONDS):
                 if await self._child.hear() != trial.READY.encode():
@@ -102,9 +103,9 @@ class Suspects:
             await self._end()
 
     async def _end(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            await child.end()
+        if self._child is not None:
+            await self._child.end()
+            self._child = None
 
 
 def _later(flight: Flight) -> Settlement:
