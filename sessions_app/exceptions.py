@@ -21,7 +21,7 @@ WaqueueError                      has a stable `code`
     ├── SessionRefused            not accepted, and none will be until a person acts: the session holds
     │   └── SecretUnreadable      a secret of the session was encrypted with a key that is not set
     └── OutcomeUnknown            nobody can say whether it was accepted: the message becomes uncertain
-        └── Poison                    and whoever sends it dies: no policy has it sent again
+        └── Poison                    and each process that sends it dies: no policy sends it again
 """
 
 from typing import Any

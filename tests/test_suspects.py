@@ -141,7 +141,7 @@ def test_who_kills_the_child_dies_once_more_and_is_set_aside_at_the_third_time(
 
 def test_a_session_that_waits_for_a_person_waits_at_a_poison_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "PROGRAM", LETHAL)
-    message = suspect(deaths=2, on_uncertain=OnUncertain.HOLD_SESSION)
+    suspect(deaths=2, on_uncertain=OnUncertain.HOLD_SESSION)
     try_once()
     assert sessions.get("s").dispatch.hold == "uncertain"
 

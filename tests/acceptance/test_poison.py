@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from sessions_app.models import Event, Message, Session, Status
-from sessions_app.services import sessions
+from sessions_app.services import messages, sessions
 from sessions_app.services.worklist import items
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import Process, wait_until
@@ -76,3 +76,39 @@ def test_a_poison_is_tried_alone_and_set_aside_and_its_fifty_neighbours_all_arri
     assert list(Event.objects.filter(kind="message.poison").values_list("message_id", flat=True)) == [poison.pk]
     assert f"session poisoned: message {poison.pk} is set aside" in worker.output
     assert [item.session for item in items() if item.kind == "poison"] == ["poisoned"]
+
+
+def test_a_person_who_sends_it_again_has_it_tried_alone_and_is_told_in_the_end(stack: Stack) -> None:
+    poisoned, neighbour = stack.session("poisoned"), stack.session("neighbour", delay_ms=15_000)
+    worker = in_flight_of_a_worker_that_dies(stack, poisoned, [neighbour])
+    poison = Message.objects.get(text=str(LETHAL))
+
+    def send_again() -> None:
+        messages.resolve(poison.pk, outcome="resend", actor=ACTOR)
+
+    def has_died(times: int) -> bool:
+        poison.refresh_from_db()
+        return poison.status == Status.UNCERTAIN and poison.deaths == times
+
+    with supervised(worker) as dead:
+        # By the default policy no machine sends either of them again, and both are counted.
+        wait_until(lambda: has_died(1), 120, "the worker's death is found")
+        stack.wait_for(2, Status.UNCERTAIN, within_s=60)
+        assert Message.objects.get(session=neighbour).deaths == 1
+        wait_until(lambda: stack.ledger(poisoned) == [0, 2], 60, "its session goes on")
+        for times in (2, 3, 4):
+            send_again()
+            wait_until(lambda so_often=times: has_died(so_often), 60, "it is tried alone and dies")
+            assert poison.error_class == ("poison" if times >= 3 else "uncertain")
+        assert poison.attempts == 4
+        messages.resolve(Message.objects.get(session=neighbour).pk, outcome="resend", actor=ACTOR)
+        wait_until(lambda: stack.ledger(neighbour) == [0, 0], 60, "the neighbour comes through alone")
+        # After the first death no worker died any more.
+        assert len(dead) == 1
+    worker.kill()
+    stack.worker()
+    send_again()
+    stack.wait_for(4, Status.SENT, within_s=120)
+    poison.refresh_from_db()
+    assert (poison.status, poison.deaths) == (Status.SENT, 0)
+    assert stack.ledger(poisoned) == [0, 2, LETHAL]
