@@ -15,10 +15,12 @@ from sessions_app.exceptions import (
 )
 from sessions_app.models import Message, OnUncertain, Status
 from sessions_app.models.worker import SILENCE, STEADY
-from sessions_app.worker import heartbeat, stalled
+from sessions_app.worker import fence, heartbeat, stalled
+from sessions_app.worker.going_on import settle_and_fence
 from sessions_app.worker.outcomes import Settlement, accepted, died, refused
 from sessions_app.worker.settle import settle
-from tests.dispatch_lab import session_with, workers
+from tests.dispatch_lab import claimed, session_with, workers
+from tests.factories import observer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.fault(23)]
 
@@ -54,6 +56,29 @@ def test_what_was_in_flight_in_a_worker_that_fell_silent_is_blamed_for_its_death
 def test_what_a_worker_left_behind_that_said_goodbye_or_of_which_nothing_is_known_is_not(what: str) -> None:
     settlement = judged(what)
     assert (settlement.outcome, settlement.death) == ("uncertain", 0)
+
+
+def test_what_messages_say_is_read_when_they_stand_in_flight_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    session_with("lethal")
+    seen: list[Any] = []
+
+    async def dies(*_: Any) -> Any:
+        with observer() as looking:
+            seen.append(
+                looking.execute("SELECT status, f.message_id = m.id FROM wa_message m, wa_in_flight f").fetchall()
+            )
+        raise MemoryError
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            with pytest.raises(MemoryError):
+                await worker.fence()
+            with pytest.raises(MemoryError):
+                await settle_and_fence(worker.connection, worker.id, [], claimed("s"), {}, 0)
+
+    monkeypatch.setattr(fence, "read", dies)
+    asyncio.run(act())
+    assert seen == [[("sending", True)]] * 2
 
 
 @pytest.mark.parametrize(
