@@ -257,7 +257,10 @@ def test_who_hangs_in_the_child_has_killed_it(monkeypatch: pytest.MonkeyPatch) -
     async def act(mine: Suspects, worker: LabWorker) -> Settlement:
         (flight,) = await fenced(worker)
         flight.deadline = clock.now() + 0.2
-        return await mine.send(flight)
+        settlement = await mine.send(flight)
+        # The next one is not to find it there.
+        assert mine._child is None
+        return settlement
 
     assert with_suspects(act).error_class == "poison"
 
