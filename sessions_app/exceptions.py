@@ -21,6 +21,7 @@ WaqueueError                      has a stable `code`
     ├── SessionRefused            not accepted, and none will be until a person acts: the session holds
     │   └── SecretUnreadable      a secret of the session was encrypted with a key that is not set
     └── OutcomeUnknown            nobody can say whether it was accepted: the message becomes uncertain
+        └── Poison                    and each process that sends it dies: no policy sends it again
 """
 
 from typing import Any
@@ -170,6 +171,12 @@ class OutcomeUnknown(SendError):
     """Nobody can say whether the engine accepted the message."""
 
     code = "uncertain"
+
+
+class Poison(OutcomeUnknown):
+    """Each process that was sending the message died, the last one with nothing else in it."""
+
+    code = "poison"
 
 
 def primary_message(error: BaseException) -> str:

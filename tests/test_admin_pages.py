@@ -221,3 +221,24 @@ def test_what_is_not_allowed_or_not_there_says_so_in_words() -> None:
         assert response.status_code == status
         assert said in response.content.decode()
         assert inline_parts(response) == []
+
+
+@pytest.mark.fault(23)
+def test_who_is_about_to_send_again_is_told_of_the_workers_that_died() -> None:
+    session = make_session()
+    once, twice, lethal, plain = (become(each, Status.UNCERTAIN) for each in submit(session, "a", "b", "c", "d"))
+    become(once, Status.UNCERTAIN, deaths=1)
+    become(twice, Status.UNCERTAIN, deaths=2)
+    become(lethal, Status.UNCERTAIN, deaths=3, error_class="poison")
+    client = boss()
+    pages = [text_of(client.get(page_url("message", each.pk))) for each in (once, twice, lethal, plain)]
+    assert "Its worker died 1 time while it was being sent." in pages[0]
+    assert "Its worker died 2 times while it was being sent." in pages[1]
+    assert "It is set aside: each process that was sending it died." in pages[2]
+    assert "If you send it again, it is tried alone." in pages[2]
+    assert "died" not in pages[3]
+    keys = [each.pk for each in (once, twice, lethal, plain)]
+    asked = text_of(client.get(act_url("message", "resend", *keys)))
+    assert "The worker died while 3 of them were being sent: each is tried alone." in asked
+    assert "died" not in text_of(client.get(act_url("message", "arrived", *keys)))
+    assert "1 message of alpha is set aside: each process that sends it dies." in text_of(client.get("/admin/"))

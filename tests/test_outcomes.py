@@ -15,7 +15,16 @@ from sessions_app.exceptions import (
     SessionRefused,
 )
 from sessions_app.models import EventKind, Hold, ObservedState, OnUncertain, Outcome, Status
-from sessions_app.worker.outcomes import Flight, Settlement, accepted, backoff_ms, refused, returned
+from sessions_app.worker.outcomes import (
+    Flight,
+    Settlement,
+    accepted,
+    backoff_ms,
+    died,
+    died_alone,
+    refused,
+    returned,
+)
 
 
 def flight(attempts: int = 1, max_attempts: int = 5, on_uncertain: str = OnUncertain.HOLD) -> Flight:
@@ -202,4 +211,24 @@ def test_what_was_certainly_not_handed_over_is_put_back_and_costs_nothing() -> N
         returned(flight(), "frozen", wait_ms=250),
         outcome=Outcome.RETURNED, status=Status.QUEUED, event=EventKind.MESSAGE_RETURNED, error_detail="frozen",
         retry_ms=250, refund=1, hold=Hold.NONE, is_paced=False,
+    )  # fmt: skip
+
+
+def test_a_death_in_company_makes_a_suspect_and_sets_nobody_aside() -> None:
+    suspect = flight(on_uncertain=OnUncertain.RESEND)
+    suspect.deaths = 7
+    said(died(suspect, "its worker died"), status=Status.QUEUED, death=1, resend=1, error_class="uncertain")
+
+
+@pytest.mark.parametrize("policy", OnUncertain)
+def test_the_third_death_sets_aside_whatever_the_policy_and_only_if_it_was_alone(policy: str) -> None:
+    lethal = flight(on_uncertain=policy)
+    lethal.deaths = 1
+    assert died_alone(lethal).error_class == "uncertain"
+    lethal.deaths = 2
+    said(
+        died_alone(lethal),
+        outcome=Outcome.UNCERTAIN, status=Status.UNCERTAIN, event=EventKind.MESSAGE_POISON, error_class="poison",
+        death=1, resend=0, hold=Hold.UNCERTAIN if policy == OnUncertain.HOLD_SESSION else Hold.NONE,
+        error_detail="3 times the process that was sending it died, the last time with nothing else in it",
     )  # fmt: skip

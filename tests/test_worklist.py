@@ -208,3 +208,14 @@ def test_it_asks_as_often_for_many_as_for_one() -> None:
         many = items()
     assert len(many) > 40 > len(one)
     assert len(for_many) == len(for_one) <= 11
+
+
+def test_messages_that_are_set_aside_are_told_of_before_the_uncertain_and_not_among_them() -> None:
+    session = make_session()
+    for text in ("one", "two", "three"):
+        become(submit(session, text)[0], Status.UNCERTAIN)
+    become(submit(session, "lethal")[0], Status.UNCERTAIN, error_class="poison")
+    become(submit(session, "resolved")[0], Status.FAILED, error_class="poison")
+    become(submit(make_session("beta"), "lethal")[0], Status.UNCERTAIN, error_class="poison")
+    found = [(item.kind, item.session, item.count) for item in items() if item.kind in ("poison", "uncertain")]
+    assert found == [("poison", "alpha", 1), ("poison", "beta", 1), ("uncertain", "alpha", 3)]

@@ -9,10 +9,12 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from sessions_app.admin import words
 from sessions_app.admin.base import APP, VIEW_BATCH, VIEW_ORPHAN
 from sessions_app.admin.timeline import Entry, of_message
+from sessions_app.exceptions import Poison
 from sessions_app.models import OPEN, Message, MessageType, Priority, Status
 from sessions_app.services import messages as service
 
@@ -44,7 +46,26 @@ class MessagePage:
         }
         if message.status == Status.QUEUED and message.session.deleted_at is None:
             return self._waiting()
-        return texts.get(Status(message.status), "")
+        if message.status == Status.UNCERTAIN and message.error_class == Poison.code:
+            text = _(
+                "It is set aside: each process that was sending it died. Nobody knows whether it arrived. "
+                "Look into WhatsApp on the phone, then say what became of it. If you send it again, it is tried alone."
+            )
+        else:
+            text = texts.get(Status(message.status), "")
+        return f"{text} {self._deaths()}".strip()
+
+    def _deaths(self) -> str:
+        """What a person should know before it is sent again."""
+        deaths = self.message.deaths
+        if not deaths or self.message.status not in (Status.UNCERTAIN, Status.FAILED, Status.EXPIRED):
+            return ""
+        text = ngettext(
+            "Its worker died %d time while it was being sent.",
+            "Its worker died %d times while it was being sent.",
+            deaths,
+        )
+        return text % deaths
 
     def _waiting(self) -> str:
         place = service.position(self.message)

@@ -151,11 +151,20 @@ class MessageAdmin(ActsMixin, NewestFirstMixin):
         ]
 
     def warning(self, act: Act, rows: Sequence[Any]) -> str:
-        """How many sessions it concerns, when it is more than one."""
+        """How many sessions it concerns, when it is more than one; and what may kill a worker once more."""
+        said = []
         sessions = len({message.session_id for message in rows})
-        if sessions < 2:
-            return ""
-        return ngettext("They are in %d session.", "They are in %d sessions.", sessions) % sessions
+        if sessions > 1:
+            said.append(ngettext("They are in %d session.", "They are in %d sessions.", sessions) % sessions)
+        suspects = sum(1 for message in rows if message.deaths)
+        if suspects and act is message_acts.RESEND:
+            text = ngettext(
+                "The worker died while %d of them was being sent: it is tried alone.",
+                "The worker died while %d of them were being sent: each is tried alone.",
+                suspects,
+            )
+            said.append(text % suspects)
+        return " ".join(said)
 
     def perform(self, request: HttpRequest, act: Act, keys: list[Any]) -> Outcome:
         """One service call a message; each checks the state again."""

@@ -100,6 +100,14 @@ def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
             )
             text, url = text % values, _list("message", status="uncertain", session=item.session)
             return Line(text, url, item.since)
+        case "poison":
+            text = ngettext(
+                "%(count)d message of %(session)s is set aside: each process that sends it dies.",
+                "%(count)d messages of %(session)s are set aside: each process that sends one dies.",
+                item.count,
+            )
+            text, url = text % values, _list("message", status="uncertain", session=item.session)
+            return Line(text, url, item.since)
         case "failed":
             text = ngettext(
                 "%(count)d message of %(session)s failed in the last 24 hours.",

@@ -22,6 +22,7 @@ class EventKind(models.TextChoices):
     MESSAGE_RETURNED = "message.returned", _("message put back unsent")
     MESSAGE_FAILED = "message.failed", _("message failed")
     MESSAGE_UNCERTAIN = "message.uncertain", _("message uncertain")
+    MESSAGE_POISON = "message.poison", _("message set aside: workers die of it")
     MESSAGE_RESENT = "message.resent", _("message sent again by policy")
     MESSAGE_EXPIRED = "message.expired", _("message expired")
     MESSAGE_CANCELLED = "message.cancelled", _("message cancelled")

@@ -157,6 +157,8 @@ class Message(models.Model):
     max_attempts = models.PositiveSmallIntegerField(_("attempts at most"), default=5)
     # How often it was handed over again although the engine may have had it: by policy or by a person.
     resends = models.PositiveSmallIntegerField(_("resent"), default=0)
+    # How often the process that was sending it died, since it last came through.
+    deaths = models.PositiveSmallIntegerField(_("deaths"), default=0, editable=False)
     # The token of the newest attempt: only its outcome may change the message.
     token = models.BigIntegerField(null=True, blank=True, editable=False)
     next_attempt_at = models.DateTimeField(_("not before"), null=True, blank=True)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
+from sessions_app.exceptions import Poison
 from sessions_app.models import (
     FAILED_ACTION,
     BackgroundTask,
@@ -22,6 +23,7 @@ from sessions_app.models import (
 )
 
 _RECENT = timedelta(hours=24)
+_IS_POISON = Q(error_class=Poison.code)
 # A message that may go and has waited so long says that nobody is sending.
 _OVERDUE = timedelta(minutes=2)
 
@@ -56,10 +58,23 @@ def items() -> list[WorklistItem]:
     by_session = (
         Message.objects.filter(status=Status.UNCERTAIN)
         .values("session__name")
-        .annotate(count=Count("pk"), since=Min("created_at"))
+        .annotate(
+            poisons=Count("pk", filter=_IS_POISON),
+            others=Count("pk", filter=~_IS_POISON),
+            since=Min("created_at"),
+        )
         .order_by("since")[:100]
     )
-    found += [WorklistItem("uncertain", row["session__name"], row["count"], row["since"]) for row in by_session]
+    found += [
+        WorklistItem("poison", row["session__name"], row["poisons"], row["since"])
+        for row in by_session
+        if row["poisons"]
+    ]
+    found += [
+        WorklistItem("uncertain", row["session__name"], row["others"], row["since"])
+        for row in by_session
+        if row["others"]
+    ]
     orphaned = (
         Orphan.objects.unresolved()
         .order_by()

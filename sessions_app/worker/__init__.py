@@ -6,6 +6,9 @@ fence           PostgreSQL decides what is sent and commits it
 settle          the outcomes are written
 outcomes        what an engine's answer means for a message
 probes          ask the engines of held sessions whether they work again
+suspects        messages that were in flight when a worker died, each tried alone
+trial           the child process in which they are tried
+children        how a worker starts child processes
 upkeep          what comes round by the clock: heartbeat, promotion, stalled flights, stranded sessions
 heartbeat       the worker's own sign of life
 stalled         flights whose worker died

@@ -2,11 +2,7 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import os
-import signal
-import sys
 from typing import Any
 
 from django.db import Error as DatabaseError
@@ -18,13 +14,13 @@ from rq.serializers import JSONSerializer
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.queues import chores
 from sessions_app.services import tasks
+from sessions_app.worker import children
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
-_PR_SET_PDEATHSIG = 1
 
 
 class ChoreWorker(SimpleWorker):  # type: ignore[misc]
@@ -71,13 +67,8 @@ async def run_forever(stopping: asyncio.Event) -> None:
 
 
 async def _run_child(stopping: asyncio.Event) -> None:
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "django", "rqworker", chores.NAME, "--burst",
-        "--worker-class", "sessions_app.worker.chores.ChoreWorker",
-        env=os.environ | {"DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "waqueue.settings")},
-        start_new_session=True,
-        preexec_fn=_die_with_parent,
-    )  # fmt: skip
+    worker_class = "sessions_app.worker.chores.ChoreWorker"
+    child = await children.start("-m", "django", "rqworker", chores.NAME, "--burst", "--worker-class", worker_class)
     ended = asyncio.create_task(child.wait())
     told = asyncio.create_task(stopping.wait())
     try:
@@ -89,9 +80,3 @@ async def _run_child(stopping: asyncio.Event) -> None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await asyncio.shield(ended)
-
-
-def _die_with_parent() -> None:
-    """Have the system end this child when the worker is killed: it would be left over otherwise."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -30,6 +30,7 @@ from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
 from sessions_app.worker.store import Store
+from sessions_app.worker.suspects import Suspects
 from sessions_app.worker.thread import Thread
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Dispatcher:
         self._restores = Thread("older database")
         self._rolls = Thread("quiet hours")
         self._sender = Sender()
+        self._suspects = Suspects()
         self._sends: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         # A session that another worker has in its fence is left to it, and does not hold up the others.
@@ -174,6 +176,7 @@ class Dispatcher:
     async def close(self) -> None:
         """Close transports and connections."""
         await self._sender.close()
+        await self._suspects.close()
         await self.landing.close()
         for store in (self._fences, self._probes):
             await store.close()
@@ -306,7 +309,7 @@ class Dispatcher:
 
     async def _send(self, flight: Flight) -> None:
         try:
-            settlement = await self._sender.send(flight)
+            settlement = await (self._suspects if flight.deaths else self._sender).send(flight)
         except Exception as error:  # a transport that breaks its contract must not keep its flight for ever
             log.exception("what came of sending %s could not be understood", flight.message_id)
             settlement = outcomes.refused(flight, OutcomeUnknown(f"not understood: {type(error).__name__}"))

@@ -25,6 +25,14 @@ from sessions_app.worker.outcomes import Flight
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
+# A message `m` as a transport gets it.
+CONTENT = """
+jsonb_strip_nulls(jsonb_build_object(
+    'to', m.recipient, 'type', m.type, 'text', nullif(m.text, ''), 'media_url', nullif(m.media_url, ''),
+    'filename', nullif(m.filename, ''), 'caption', nullif(m.caption, ''), 'template', m.template,
+    'client_ref', nullif(m.client_ref, '')))
+"""
+
 _RESERVE = f"""
 INSERT INTO wa_in_flight (session_id, slot, token, worker_id, fenced_at, deadline_at)
 SELECT s.id, 0, nextval('wa_attempt_token'), %(worker)s, clock_timestamp(),
@@ -44,11 +52,11 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now, %(known)s > ({NEWES
     """
 line_head AS MATERIALIZED (
     SELECT c.name, c.place, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state, d.hold,
-           m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts,
-           jsonb_strip_nulls(jsonb_build_object(
-               'to', m.recipient, 'type', m.type, 'text', nullif(m.text, ''), 'media_url', nullif(m.media_url, ''),
-               'filename', nullif(m.filename, ''), 'caption', nullif(m.caption, ''), 'template', m.template,
-               'client_ref', nullif(m.client_ref, ''))) AS content,
+           m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts, m.deaths,
+           -- A suspect is tried in a process of its own, and read only there: to read it may be what kills.
+           CASE WHEN m.deaths = 0 THEN """
+    + CONTENT
+    + """ END AS content,
            f.token, f.deadline_at, wait.until AS wait_until,
            CASE
                WHEN clock.is_older THEN 'older'
@@ -131,7 +139,7 @@ told AS (
 SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
        h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
-       CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content,
+       CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content, h.deaths,
        (1000 * extract(epoch FROM
            CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
 FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
@@ -250,14 +258,14 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
     fenced = Fenced()
     for (
         name, verdict, session_id, transport, config, on_uncertain, observed_state, hold, message_id, attempts,
-        max_attempts, has_more, token, content, delay_ms,
+        max_attempts, has_more, token, content, deaths, delay_ms,
     ) in await looked.fetchall():  # fmt: skip
         if verdict in ("send", "abandoned"):
             flight = Flight(
                 token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
                 on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
                 fenced_at=fenced_at, deadline=fenced_at + settings.WAQUEUE_SEND_SECONDS, claimed=by_name[name],
-                observed_state=observed_state, config=config, content=content,
+                observed_state=observed_state, config=config, content=content or {}, deaths=deaths,
             )  # fmt: skip
             (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
             continue

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import psycopg
 
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
-from sessions_app.models import PROBED_HOLDS, Hold, Outcome, Status
+from sessions_app.models import PROBED_HOLDS, EventKind, Hold, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
 from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
@@ -267,7 +267,10 @@ def _tell(settled: Sequence[Settled]) -> None:
         if not one.is_current:
             found[name, f"answered too late ({one.settlement.outcome}), kept as evidence"] += 1
             continue
-        if one.settlement.outcome == Outcome.UNCERTAIN:
+        if one.settlement.event == EventKind.MESSAGE_POISON:
+            message, why = one.settlement.flight.message_id, one.settlement.error_detail
+            log.warning("session %s: message %s is set aside: %s", name, message, why)
+        elif one.settlement.outcome == Outcome.UNCERTAIN:
             found[
                 name, "uncertain" if one.settlement.status == Status.UNCERTAIN else "uncertain, sent again by policy"
             ] += 1

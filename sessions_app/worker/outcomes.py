@@ -8,6 +8,7 @@ from sessions_app.exceptions import (
     NotConnected,
     OutcomeUnknown,
     PermanentError,
+    Poison,
     RetryableError,
     SendError,
     SessionRefused,
@@ -18,6 +19,8 @@ from sessions_app.queues.dispatch import ClaimedSession
 # The wait before attempt n + 1 is random between nothing and BASE doubled with each attempt, and CEILING at most.
 _BACKOFF_BASE_MS = 2_000
 _BACKOFF_CEILING_MS = 600_000
+# The message of so many deaths, the last of them alone, is set aside.
+POISON_AFTER = 3
 # An engine may ask for a longer wait, but not for years.
 _LONGEST_ASKED_MS = 24 * 3600 * 1000
 
@@ -42,7 +45,9 @@ class Flight:
     observed_state: str = ObservedState.WORKING
     claimed: ClaimedSession | None = None
     config: dict[str, object] = field(default_factory=dict)
+    # Empty for a suspect, which is read by the process that tries it.
     content: dict[str, object] = field(default_factory=dict)
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Settlement:
     observed: str = ""
     # Whether the engine was troubled, so that pace and caps count it.
     is_paced: bool = True
+    # The process that was sending it died.
+    death: int = 0
 
 
 def accepted(flight: Flight, provider_id: str) -> Settlement:
@@ -112,12 +119,28 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
                 base, outcome=Outcome.REFUSED, status=Status.QUEUED, refund=1, hold=Hold.REFUSED,
                 observed=ObservedState.FAILED, is_paced=False,
             )  # fmt: skip
-    if flight.on_uncertain == OnUncertain.RESEND and flight.attempts < flight.max_attempts:
+    is_poison = isinstance(problem, Poison)
+    if flight.on_uncertain == OnUncertain.RESEND and flight.attempts < flight.max_attempts and not is_poison:
         return replace(
             base, status=Status.QUEUED, event=EventKind.MESSAGE_RESENT, resend=1, retry_ms=backoff_ms(flight.attempts)
         )
     hold = Hold.UNCERTAIN if flight.on_uncertain == OnUncertain.HOLD_SESSION else Hold.NONE
-    return replace(base, event=EventKind.MESSAGE_UNCERTAIN, hold=hold)
+    event = EventKind.MESSAGE_POISON if is_poison else EventKind.MESSAGE_UNCERTAIN
+    return replace(base, event=event, hold=hold)
+
+
+def died(flight: Flight, why: str) -> Settlement:
+    """The process that was sending it died, with others in it: it may be the cause, and is tried alone from now on."""
+    return replace(refused(flight, OutcomeUnknown(why)), death=1)
+
+
+def died_alone(flight: Flight) -> Settlement:
+    """The process that was sending it, and nothing else, died: the third death of a message sets it aside."""
+    deaths = flight.deaths + 1
+    if deaths < POISON_AFTER:
+        return died(flight, "the process in which it was tried alone died")
+    error = Poison(f"{deaths} times the process that was sending it died, the last time with nothing else in it")
+    return replace(refused(flight, error), death=1)
 
 
 def backoff_ms(attempts: int) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from sessions_app import crash_points
 from sessions_app.exceptions import OutcomeUnknown, SendError
 from sessions_app.transports import registry
 from sessions_app.transports.base import Outgoing, Transport
@@ -38,6 +39,7 @@ class Sender:
         try:
             config = transport.open_config(flight.config)
             outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
+            crash_points.reach("send: handing over", flight.content)
             async with asyncio.timeout(flight.deadline - started):
                 return accepted(flight, await transport.send(outgoing))
         except SendError as error:

@@ -23,15 +23,17 @@ WITH result AS MATERIALIZED (
         %(token)s::bigint[], %(session_id)s::bigint[], %(message_id)s::uuid[], %(outcome)s::text[], %(status)s::text[],
         %(event)s::text[], %(provider_id)s::text[], %(error_class)s::text[], %(error_code)s::text[],
         %(error_detail)s::text[], %(retry_ms)s::bigint[], %(refund)s::int[], %(resend)s::int[], %(hold)s::text[],
-        %(observed)s::text[], %(is_paced)s::bool[], %(goes_on)s::bool[]
+        %(observed)s::text[], %(is_paced)s::bool[], %(death)s::int[], %(goes_on)s::bool[]
     ) AS r(token, session_id, message_id, outcome, status, event, provider_id, error_class, error_code, error_detail,
-           retry_ms, refund, resend, hold, observed, is_paced, goes_on)
+           retry_ms, refund, resend, hold, observed, is_paced, death, goes_on)
 ),
 message AS (
     UPDATE wa_message m
     SET status = r.status,
         attempts = m.attempts - r.refund,
         resends = m.resends + r.resend,
+        -- Whoever came through killed nobody.
+        deaths = CASE WHEN r.outcome IN ('sent', 'failed', 'retry') THEN 0 ELSE m.deaths + r.death END,
         next_attempt_at = CASE WHEN r.retry_ms > 0 THEN now() + r.retry_ms * interval '1 ms' END,
         provider_id = r.provider_id,
         error_class = r.error_class, error_code = r.error_code, error_detail = r.error_detail,
@@ -208,6 +210,7 @@ async def send(
         "hold": texts(s.hold for s in ordered),
         "observed": texts(s.observed for s in ordered),
         "is_paced": numbers(s.is_paced for s in ordered),
+        "death": numbers(s.death for s in ordered),
         "goes_on": numbers(s.flight.session_name in going for s in ordered),
         "seconds": settings.WAQUEUE_SEND_SECONDS,
     }

@@ -13,10 +13,12 @@ import psycopg
 from sessions_app.exceptions import OutcomeUnknown
 from sessions_app.models.worker import SILENCE, STEADY
 from sessions_app.worker import clock
-from sessions_app.worker.outcomes import Flight, Settlement, refused
+from sessions_app.worker.outcomes import Flight, Settlement, died, refused
 
 _STALLED = """
-SELECT f.token, f.message_id, f.session_id, s.name, s.transport, s.on_uncertain, m.attempts, m.max_attempts, w.name
+SELECT f.token, f.message_id, f.session_id, s.name, s.transport, s.on_uncertain, m.attempts, m.max_attempts, w.name,
+       -- One that said goodbye only left something behind, and of one without a row nothing is known.
+       w.id IS NOT NULL AND w.stopped_at IS NULL
 FROM wa_in_flight f
 JOIN wa_session s ON s.id = f.session_id
 JOIN wa_message m ON m.id = f.message_id
@@ -38,14 +40,13 @@ async def judge(connection: psycopg.AsyncConnection[Any], worker: uuid.UUID) -> 
     parameters = {"worker": worker, "silence": SILENCE, "steady": STEADY}
     rows = await (await connection.execute(_STALLED, parameters)).fetchall()
     now = clock.now()
-    return [
-        refused(
-            Flight(
-                token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
-                on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=True,
-                fenced_at=now, deadline=now,
-            ),
-            OutcomeUnknown(f"its worker {owner or ''} died while it was being sent"),
-        )
-        for token, message_id, session_id, name, transport, on_uncertain, attempts, max_attempts, owner in rows
-    ]  # fmt: skip
+    given_up: list[Settlement] = []
+    for token, message_id, session_id, name, transport, on_uncertain, attempts, max_attempts, owner, is_death in rows:
+        flight = Flight(
+            token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
+            on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=True,
+            fenced_at=now, deadline=now,
+        )  # fmt: skip
+        why = f"its worker {owner or ''} died while it was being sent"
+        given_up.append(died(flight, why) if is_death else refused(flight, OutcomeUnknown(why)))
+    return given_up

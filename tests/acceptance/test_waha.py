@@ -8,6 +8,7 @@ import pytest
 from sessions_app.models import Attempt, Event, Hold, Message, Session, Status
 from sessions_app.services import sessions
 from sessions_app.services.pacing import Pacing
+from tests import waha_stub
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import wait_until
 from tests.waha_stub import WORKING, WahaStub
@@ -72,6 +73,29 @@ def test_while_the_engine_is_away_the_queue_is_held_and_goes_on_by_itself(stack:
     session.refresh_from_db()
     assert (session.observed_state, session.observed_reason, session.phone) == ("working", "", "+5511999990001")
     assert Event.objects.filter(kind="session.held").count() == 1
+
+
+@pytest.mark.fault(24)
+@pytest.mark.parametrize("count", [1, 100])
+def test_while_engines_hang_all_other_sessions_keep_their_pace(stack: Stack, stub: WahaStub, count: int) -> None:
+    stub.start()
+    with WahaStub(api_key=KEY) as hanging:
+        hanging.on_send = waha_stub.silent
+        stuck = [waha_session(hanging, f"stuck-{number}") for number in range(count)]
+        served = [waha_session(stub, f"school-{number}") for number in range(20)]
+        for session in stuck:
+            stack.submit(session, range(2))
+        stack.ready_worker(WAQUEUE_SEND_SECONDS="120")
+        wait_until(lambda: len(hanging.arrived) == count, 60, "all that hang are being sent")
+        for session in served:
+            stack.submit(session, range(10))
+        stack.wait_for(200, Status.SENT, within_s=60)
+        # They did not wait for those: these hang still.
+        assert set(Message.objects.filter(session__in=stuck).values_list("status", flat=True)) == {"sending", "queued"}
+        assert stack.count(Status.SENDING) == len(hanging.arrived) == count
+        for session in served:
+            texts = [sent.text for sent in stub.accepted if sent.body["session"] == session.name]
+            assert texts == [str(number) for number in range(10)]
 
 
 def test_a_worker_without_the_key_of_the_secrets_holds_the_session_and_says_so(stack: Stack, stub: WahaStub) -> None:

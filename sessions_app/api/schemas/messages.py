@@ -220,7 +220,9 @@ class MessageError(BaseModel):
     code: str | None = Field(description="The engine's own word.")
     title: str = Field(examples=["refused for good"])
     detail: str | None
-    class_: str = Field(alias="class", description="`retry`, `not_connected`, `permanent`, `refused` or `uncertain`.")
+    class_: str = Field(
+        alias="class", description="`retry`, `not_connected`, `permanent`, `refused`, `uncertain` or `poison`."
+    )
 
 
 class HistoryItem(BaseModel):
@@ -311,6 +313,7 @@ _ERROR_TITLES = {
     "permanent": "refused for good",
     "refused": "the session was refused",
     "uncertain": "nobody knows whether it was accepted",
+    "poison": "each process that sends it dies",
 }
 
 
