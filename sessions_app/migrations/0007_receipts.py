@@ -34,6 +34,7 @@ class Migration(migrations.Migration):
             name='Receipt',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('token', models.BigIntegerField(blank=True, editable=False, null=True)),
                 ('provider_id', models.CharField(max_length=200, verbose_name="engine's id")),
                 ('event_id', models.CharField(max_length=100, verbose_name='event')),
                 ('stage', models.CharField(choices=[('accepted', 'taken by the engine'), ('sent', 'sent to WhatsApp'), ('delivered', 'delivered to the phone'), ('read', 'read'), ('failed', 'failed, says the engine')], max_length=10, verbose_name='stage')),

@@ -37,6 +37,8 @@ class Receipt(models.Model):
     message = models.ForeignKey(
         Message, on_delete=models.CASCADE, db_constraint=False, null=True, blank=True, related_name="receipts"
     )
+    # The newest attempt when it was heard: each attempt of a message has the same id at the engine.
+    token = models.BigIntegerField(null=True, blank=True, editable=False)
     # The engine's bare id of the message, and of the event that told it.
     provider_id = models.CharField(_("engine's id"), max_length=200)
     event_id = models.CharField(_("event"), max_length=100)

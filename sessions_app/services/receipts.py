@@ -17,7 +17,6 @@ from django.utils import timezone
 
 from sessions_app.models import (
     ACCEPTED,
-    Attempt,
     Event,
     EventKind,
     Message,
@@ -73,7 +72,6 @@ def record(session: Session, heard: ReceiptIn, *, found: uuid.UUID | None = None
                 "stage": heard.stage,
                 "occurred_at": heard.occurred_at,
                 "source": ReceiptSource.LOOK_UP if found else ReceiptSource.HOOK,
-                "received_at": timezone.now(),
                 "message_id": found or _message_of(session, heard.provider_id),
             },
         )
@@ -122,6 +120,9 @@ def _apply(receipt: Receipt) -> bool:
     if receipt.message_id is None:
         return False
     message = Message.objects.select_for_update(of=("self",)).select_related("session").get(pk=receipt.message_id)
+    if receipt.token is None:
+        receipt.token = message.token or 0
+        Receipt.objects.filter(pk=receipt.pk).update(token=receipt.token)
     if message.status == Status.SENDING:
         # Whatever comes of the send, it is written first.
         return False
@@ -165,8 +166,7 @@ def _wanted(message: Message, heard: Sequence[Receipt]) -> Status | None:
         if stage in stages:
             return Status(stage.value)
     # A failure, or that the engine took it, is about one attempt: the same id is used in each.
-    attempt = Attempt.objects.filter(token=message.token or 0).first()
-    recent = {each.stage for each in heard if attempt is None or each.received_at >= attempt.fenced_at}
+    recent = {receipt.stage for receipt in heard if receipt.token == (message.token or 0)}
     if ReceiptStage.FAILED in recent:
         return Status.UNCERTAIN
     return Status.SENT if ReceiptStage.ACCEPTED in recent else None
