@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from sessions_app.exceptions import OutcomeUnknown
@@ -29,7 +29,18 @@ from sessions_app.worker.outcomes import accepted, refused
 from sessions_app.worker.settle import settle
 from tests.api_client import ApiClient
 from tests.dispatch_lab import LabWorker, in_thread, workers
-from tests.factories import ACTOR, at_once, become, hold, is_due, job_ids, submit, traces
+from tests.factories import (
+    ACTOR,
+    Threads,
+    at_once,
+    become,
+    hold,
+    is_due,
+    job_ids,
+    submit,
+    traces,
+    wait_until_blocked,
+)
 from tests.hook_lab import ack, bare, post, tell, waha_message, waha_session
 from tests.processes import wait_until
 
@@ -178,16 +189,16 @@ def test_the_session_that_was_held_for_it_goes_on_once_none_is_left(redis_client
 
 
 def test_the_last_two_that_are_resolved_at_once_end_the_hold() -> None:
-    for number in range(5):
-        session = waha_session(f"s{number}", on_uncertain=OnUncertain.HOLD_SESSION)
-        one, other = [become(each, Status.UNCERTAIN) for each in submit(session, "1", "2")]
-        hold(session, Hold.UNCERTAIN)
-        body = ack(one, "sent", session=session.name)
-        at_once(
-            lambda body=body, name=session.name: post(body, session=name),
-            lambda pk=other.pk: messages.resolve(pk, outcome="sent", actor=ACTOR),
-        )
-        assert SessionDispatch.objects.get(session=session).hold == Hold.NONE
+    session = waha_session(on_uncertain=OnUncertain.HOLD_SESSION)
+    one, other = [become(each, Status.UNCERTAIN) for each in submit(session, "1", "2")]
+    hold(session, Hold.UNCERTAIN)
+    with transaction.atomic():
+        messages.resolve(one.pk, outcome="sent", actor=ACTOR)
+        receipt = Threads([lambda: tell(other, "sent")])
+        # It waits for the first one's commit, and so sees that none is left.
+        wait_until_blocked()
+    assert receipt.join() == [[1]]
+    assert SessionDispatch.objects.get(session=session).hold == Hold.NONE
 
 
 @pytest.mark.parametrize("why", [Hold.REFUSED, Hold.NOT_CONNECTED, Hold.DOUBT])
