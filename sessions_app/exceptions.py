@@ -4,7 +4,10 @@ WaqueueError                      has a stable `code`
 ├── NotFound                      the caller may not see it, or it is not there
 │   ├── SessionNotFound
 │   ├── MessageNotFound
-│   └── BatchNotFound
+│   ├── BatchNotFound
+│   └── HookNotFound               nothing is received from engines at this address
+├── HookRefused                   what claims to come from an engine cannot be believed
+│   └── HookUnsigned
 ├── Conflict                      it is there, but not in a state for this
 │   ├── SessionExists
 │   ├── SessionHasUnsentMessages
@@ -60,6 +63,24 @@ class BatchNotFound(NotFound):
     """There is no such batch."""
 
     code = "batch_not_found"
+
+
+class HookNotFound(NotFound):
+    """Nothing is received from an engine here: there is no such session, or it has no secret for it."""
+
+    code = "hook_not_found"
+
+
+class HookRefused(WaqueueError):
+    """The signature does not fit, or it is older than a day."""
+
+    code = "hook_refused"
+
+
+class HookUnsigned(HookRefused):
+    """It is not signed."""
+
+    code = "hook_unsigned"
 
 
 class Conflict(WaqueueError):

@@ -161,6 +161,16 @@ def test_under_resend_it_is_sent_again_after_a_wait_and_both_are_written_down() 
     assert 0 <= settlement.retry_ms <= 16_000
 
 
+def test_under_resend_the_engine_is_asked_first_where_it_can_be(settings: Any) -> None:
+    settings.WAQUEUE_LOOK_UP_SECONDS = [3, 15, 60]
+    unsure, unknown = flight(on_uncertain=OnUncertain.RESEND), OutcomeUnknown("timeout")
+    assert refused(unsure, unknown).retry_ms > 60_000 + 10_000
+    unsure.transport = "one that cannot be asked"
+    assert refused(unsure, unknown).retry_ms <= 2_000
+    # Whoever is only to be told is told at once.
+    assert refused(flight(), unknown).retry_ms == 0
+
+
 def test_under_resend_the_last_attempt_is_left_to_a_person() -> None:
     unknown = refused(flight(attempts=5, on_uncertain=OnUncertain.RESEND), OutcomeUnknown("timeout"))
     said(unknown, **UNCERTAIN, hold=Hold.NONE)

@@ -15,7 +15,7 @@ from sessions_app.exceptions import (
 )
 from sessions_app.models import new_id
 from sessions_app.transports.base import Outgoing
-from sessions_app.transports.waha import replies
+from sessions_app.transports.waha import WahaTransport, replies
 from tests import waha_stub
 from tests.waha_lab import HOOK, KEY, PAGE, PHONE, TEXT, failure, outgoing, send
 from tests.waha_stub import WahaStub, answering, failing
@@ -24,8 +24,10 @@ from tests.waha_stub import WahaStub, answering, failing
 
 
 def test_a_text_arrives_as_waha_takes_it_and_its_bare_id_comes_back(stub: WahaStub) -> None:
-    assert send(outgoing(stub)) == ["3EB000000001"]
+    message = outgoing(stub)
+    assert send(message) == ["3EB000000001"]
     (sent,) = stub.accepted
+    assert sent.body.pop("id") == WahaTransport.client_id(message.message_id)
     assert sent.body == {"session": "school", "chatId": "5511987654321@c.us", "text": TEXT, "linkPreview": False}
     assert sent.api_key == KEY
     assert sent.headers["User-Agent"] == "waqueue"

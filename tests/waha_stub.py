@@ -51,6 +51,12 @@ class WahaStub:
     me: dict[str, Any] | None = field(default_factory=lambda: {"id": "5511999990001@c.us", "pushName": "School"})
     on_send: Behaviour | None = None
     on_status: Behaviour | None = None
+    on_look_up: Behaviour | None = None
+    # Whether it uses the ids that it is given. By default it makes its own, which are easier to tell apart.
+    takes_ids: bool = False
+    # The acks of messages that it was sent, by bare id: as far as they have come.
+    acks: dict[str, int] = field(default_factory=dict)
+    looked_up: list[str] = field(default_factory=list)
     arrived: list[Sent] = field(default_factory=list)
     accepted: list[Sent] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -104,6 +110,7 @@ class WahaStub:
             application = web.Application(middlewares=[self._watched], client_max_size=2**20)
             application.router.add_post("/api/sendText", self._send)
             application.router.add_get("/api/sessions/{name}", self._status)
+            application.router.add_get("/api/{session}/chats/{chat}/messages/{id}", self._look_up)
             runner = web.AppRunner(
                 application, access_log=None, keepalive_timeout=self.idle_seconds, shutdown_timeout=0.1,
             )  # fmt: skip
@@ -138,6 +145,10 @@ class WahaStub:
     async def _send(self, request: web.Request) -> web.StreamResponse:
         return await (self.on_send or healthy)(self, request)
 
+    async def _look_up(self, request: web.Request) -> web.StreamResponse:
+        self.looked_up.append(request.match_info["id"])
+        return await (self.on_look_up or remembering)(self, request)
+
     async def _status(self, request: web.Request) -> web.StreamResponse:
         if self.on_status is not None:
             return await self.on_status(self, request)
@@ -169,7 +180,20 @@ async def healthy(stub: WahaStub, request: web.Request) -> web.StreamResponse:
     if stub.sessions[name] != WORKING:
         return web.json_response(wrong_state(name, stub.sessions[name]), status=422)
     stub.accepted.append(sent)
-    return web.json_response(accepted(sent.body["chatId"], f"3EB0{len(stub.accepted):08d}"), status=201)
+    bare = sent.body["id"] if stub.takes_ids else f"3EB0{len(stub.accepted):08d}"
+    stub.acks.setdefault(bare, 0)
+    return web.json_response(accepted(sent.body["chatId"], bare), status=201)
+
+
+async def remembering(stub: WahaStub, request: web.Request) -> web.StreamResponse:
+    """Tell of a message that it has, and of one that it has not as Nest sends null: an empty 200."""
+    chat, serialized = request.match_info["chat"], request.match_info["id"]
+    if stub.api_key and request.headers.get("X-Api-Key") != stub.api_key:
+        return web.json_response({"message": "Unauthorized", "statusCode": 401}, status=401)
+    bare = serialized.removeprefix(f"true_{chat}_")
+    if bare not in stub.acks:
+        return web.Response(status=200)
+    return web.json_response(accepted(chat, bare) | {"ack": stub.acks[bare]})
 
 
 def accepted(chat: str, bare: str) -> dict[str, Any]:

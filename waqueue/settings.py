@@ -42,6 +42,8 @@ WAQUEUE_MAX_BATCH_BYTES = env.int("MAX_BATCH_BYTES", default=48 * 1024 * 1024, v
 WAQUEUE_CONCURRENCY = env.int("CONCURRENCY", default=200, validate=validate.Range(min=1))
 WAQUEUE_TRANSPORT_CONCURRENCY: dict[str, int] = env.dict("TRANSPORT_CONCURRENCY", default={}, subcast_values=int)
 WAQUEUE_SEND_SECONDS = env.float("SEND_SECONDS", default=60.0, validate=validate.Range(min=1, max=600))
+# When an engine is asked about an uncertain message, counted from when it became so; empty asks never.
+WAQUEUE_LOOK_UP_SECONDS: list[float] = env.list("LOOK_UP_SECONDS", default=[3, 15, 60], subcast=float)
 WAQUEUE_DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=60.0, validate=validate.Range(min=0))
 WAQUEUE_MAX_ATTEMPTS = env.int("MAX_ATTEMPTS", default=5, validate=validate.Range(min=1))
 # Reconciliation. What its policies do stands in `sessions_app/reconciliation/repair.py`.
@@ -70,6 +72,10 @@ for variable, value, example in (
 for transport, limit in WAQUEUE_TRANSPORT_CONCURRENCY.items():
     if limit < 1:
         raise ImproperlyConfigured(f"WAQUEUE_TRANSPORT_CONCURRENCY: {transport}={limit} has to be 1 or more")
+if sorted(WAQUEUE_LOOK_UP_SECONDS) != WAQUEUE_LOOK_UP_SECONDS or any(
+    not 0 <= seconds <= 86_400 for seconds in WAQUEUE_LOOK_UP_SECONDS
+):
+    raise ImproperlyConfigured("WAQUEUE_LOOK_UP_SECONDS has to be seconds in rising order, a day at most: 3,15,60")
 if not DATABASE_URL.startswith(("postgres://", "postgresql://")):
     raise ImproperlyConfigured("DATABASE_URL has to begin with postgresql://: waqueue keeps its promises in PostgreSQL")
 if not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):

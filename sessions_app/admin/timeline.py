@@ -1,4 +1,4 @@
-"""The time line of a message: accepted, each attempt with what the engine answered, events, and who acted."""
+"""The time line of a message: accepted, each attempt with what the engine answered, receipts, look-ups, who acted."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -10,7 +10,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_app.admin import words
-from sessions_app.models import Attempt, Event, EventKind, Message, Outcome, Worker
+from sessions_app.models import (
+    Attempt,
+    Event,
+    EventKind,
+    LookUp,
+    LookUpOutcome,
+    Message,
+    Outcome,
+    Receipt,
+    ReceiptStage,
+    Worker,
+)
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -36,7 +47,9 @@ _NAMES: dict[str, "StrOrPromise"] = {
     "fields": gettext_lazy("changed"),
     "hold": gettext_lazy("held"),
     "reason": gettext_lazy("why"),
+    "receipt": gettext_lazy("receipt"),
     "resolved_as": gettext_lazy("resolved as"),
+    "source": gettext_lazy("source"),
     "worker": gettext_lazy("worker"),
 }
 # Said elsewhere in the entry, or of no use to a person.
@@ -72,7 +85,7 @@ class Entry:
 
 
 def of_message(message: Message, *, readable: bool) -> list[Entry]:
-    """Everything that is known of a message, oldest first. Four queries, whatever there is."""
+    """Everything that is known of a message, oldest first. Five queries, whatever there is."""
     attempts = list(Attempt.objects.filter(message=message).order_by("token"))
     events = list(Event.objects.filter(message=message).order_by("pk"))
     names = dict(Worker.objects.filter(pk__in={a.worker_id for a in attempts}).values_list("pk", "name"))
@@ -83,10 +96,9 @@ def of_message(message: Message, *, readable: bool) -> list[Entry]:
     ]
     if not any(event.kind in _ACCEPTED for event in events):
         entries.append(Entry(message.created_at, _("Accepted")))
-    # A receipt is a time on the message itself.
-    for at, title in ((message.delivered_at, _("Delivered to the phone")), (message.read_at, _("Read"))):
-        if at is not None:
-            entries.append(Entry(at, title))
+    entries += [_of_receipt(receipt, readable=readable) for receipt in Receipt.objects.filter(message=message)]
+    asked = LookUp.objects.filter(message=message, asked_at__isnull=False)
+    entries += [_of_look_up(look_up, readable=readable) for look_up in asked]
     return sorted(entries, key=lambda entry: entry.at)
 
 
@@ -123,6 +135,25 @@ def _of_attempt(attempt: Attempt, worker: str, *, readable: bool) -> Entry:
     mark = _outcome(attempt.outcome) if attempt.outcome else _("under way")
     title = _("Attempt %d") % attempt.number
     return Entry(attempt.fenced_at, title, tone=_TONES.get(attempt.outcome, words.OFF), mark=str(mark), facts=facts)
+
+
+def _of_receipt(receipt: Receipt, *, readable: bool) -> Entry:
+    facts: list[tuple[str, Any]] = [(_("Source"), receipt.get_source_display())]
+    if receipt.occurred_at is not None:
+        facts.append((_("By the engine's clock"), words.exact(receipt.occurred_at, seconds=True)))
+    if readable:
+        facts.append((_("Engine's id"), receipt.provider_id))
+    tone = words.WARN if receipt.stage == ReceiptStage.FAILED else words.OK
+    return Entry(receipt.received_at, _("Receipt"), tone=tone, mark=str(receipt.get_stage_display()), facts=facts)
+
+
+def _of_look_up(look_up: LookUp, *, readable: bool) -> Entry:
+    facts = [(_("Engine said"), words.unphoned(look_up.detail, readable=readable))] if look_up.detail else []
+    tone = words.OK if look_up.outcome == LookUpOutcome.FOUND else words.OFF
+    return Entry(
+        look_up.asked_at or look_up.due_at, _("Look-up %d") % look_up.number, tone=tone,
+        mark=str(look_up.get_outcome_display()), facts=facts,
+    )  # fmt: skip
 
 
 def _outcome(value: str) -> str:

@@ -1,7 +1,7 @@
-"""What happened to a message: attempts and events, as one story."""
+"""What happened to a message: attempts, receipts, look-ups and events, as one story."""
 
 from sessions_app.api.schemas.messages import HistoryItem
-from sessions_app.models import Attempt, Message, Worker
+from sessions_app.models import Attempt, LookUp, Message, Receipt, Worker
 
 # The one has a member of its own; the other is the attempt's token, and the attempt is an item of its own.
 _SHOWN_ELSEWHERE = ("by", "attempt")
@@ -44,6 +44,16 @@ def history_of(message: Message) -> list[HistoryItem]:
                     detail=f"{number}: {attempt.late_outcome}",
                 )
             )
+    for receipt in Receipt.objects.filter(message=message).order_by("pk"):
+        told = f"the engine says {receipt.occurred_at.isoformat()}" if receipt.occurred_at else ""
+        detail = ", ".join(filter(None, (receipt.provider_id, told)))
+        items.append(
+            HistoryItem(at=receipt.received_at, what=f"receipt.{receipt.stage}", by=receipt.source, detail=detail)
+        )
+    for look_up in LookUp.objects.filter(message=message, asked_at__isnull=False).order_by("pk"):
+        detail = f"look-up {look_up.number}" + (f": {look_up.detail}" if look_up.detail else "")
+        at = look_up.asked_at or look_up.due_at
+        items.append(HistoryItem(at=at, what=f"look_up.{look_up.outcome}", by=None, detail=detail))
     return sorted(items, key=lambda item: item.at)
 
 

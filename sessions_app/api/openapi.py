@@ -35,6 +35,7 @@ TAGS = [
     {"name": "Queues", "description": "What waits."},
     {"name": "Orphans", "description": "Messages whose session is not there: kept, to be restored or purged."},
     {"name": "Reconciliation", "description": "Redis held against PostgreSQL, and put right."},
+    {"name": "Hooks", "description": "For engines. No key is needed: each request is verified by its signature."},
     {"name": "Operations", "description": "For load balancers. No key is needed."},
 ]
 _DESCRIPTIONS = {

@@ -16,7 +16,15 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 
-from sessions_app.exceptions import Conflict, InvalidInput, NotFound, QueueUnavailable, WaqueueError
+from sessions_app.exceptions import (
+    Conflict,
+    HookRefused,
+    HookUnsigned,
+    InvalidInput,
+    NotFound,
+    QueueUnavailable,
+    WaqueueError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +137,10 @@ def _from_waqueue(error: WaqueueError) -> Problem | None:
     match error:
         case NotFound():
             status = HTTPStatus.NOT_FOUND
+        case HookUnsigned():
+            status = HTTPStatus.UNAUTHORIZED
+        case HookRefused():
+            status = HTTPStatus.FORBIDDEN
         case Conflict():
             status = HTTPStatus.CONFLICT
         case InvalidInput():

@@ -7,7 +7,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Swagger
 from ninja.errors import HttpError, ValidationError
 
-from sessions_app.api import batches, health, messages, orphans, queues, reconciliations, sessions
+from sessions_app.api import batches, health, hooks, messages, orphans, queues, reconciliations, sessions
 from sessions_app.api.openapi import DESCRIPTION, TAGS, TITLE, Document
 from sessions_app.api.parser import JsonParser
 from sessions_app.api.problems import ApiError, Problem, from_exception
@@ -74,4 +74,5 @@ api.add_router("/whatsapp/queues", queues.router)
 api.add_router("/whatsapp/orphans", orphans.router)
 api.add_router("/whatsapp/tasks", orphans.task_router)
 api.add_router("/whatsapp/reconciliations", reconciliations.router)
+api.add_router("/whatsapp", hooks.router)
 api.add_router("", health.router)

@@ -20,6 +20,7 @@ from sessions_app.models.message import (
     new_id,
 )
 from sessions_app.models.orphan import UNRESOLVED, Orphan, OrphanEntry, OrphanSource, OrphanState
+from sessions_app.models.receipt import LookUp, LookUpOutcome, Receipt, ReceiptSource, ReceiptStage
 from sessions_app.models.reconciliation import (
     FAILED_ACTION,
     FINISHED,
@@ -70,6 +71,8 @@ __all__ = [
     "Hold",
     "IdempotencyKey",
     "InFlight",
+    "LookUp",
+    "LookUpOutcome",
     "LoopbackEntry",
     "Message",
     "MessageType",
@@ -81,6 +84,9 @@ __all__ = [
     "OrphanState",
     "Outcome",
     "Priority",
+    "Receipt",
+    "ReceiptSource",
+    "ReceiptStage",
     "RecipientPace",
     "Reconciliation",
     "ReconciliationFinding",

@@ -18,6 +18,8 @@ class EventKind(models.TextChoices):
     MESSAGE_QUEUED = "message.queued", _("message queued")
     MESSAGE_SCHEDULED = "message.scheduled", _("message scheduled")
     MESSAGE_SENT = "message.sent", _("message sent")
+    MESSAGE_DELIVERED = "message.delivered", _("message delivered")
+    MESSAGE_READ = "message.read", _("message read")
     MESSAGE_RETRIED = "message.retried", _("message waits for another attempt")
     MESSAGE_RETURNED = "message.returned", _("message put back unsent")
     MESSAGE_FAILED = "message.failed", _("message failed")

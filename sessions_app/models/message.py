@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from django.db import connection, models
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from django.utils.translation import gettext_lazy as _
 
 from sessions_app.database import kept_cursor
@@ -161,6 +161,8 @@ class Message(models.Model):
     deaths = models.PositiveSmallIntegerField(_("deaths"), default=0, editable=False)
     # The token of the newest attempt: only its outcome may change the message.
     token = models.BigIntegerField(null=True, blank=True, editable=False)
+    # The attempt whose look-ups are planned; a newer one that ends uncertain has its own. 0 for none that is known.
+    look_up_token = models.BigIntegerField(null=True, blank=True, editable=False)
     next_attempt_at = models.DateTimeField(_("not before"), null=True, blank=True)
     scheduled_at = models.DateTimeField(_("scheduled for"), null=True, blank=True)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
@@ -215,6 +217,19 @@ class Message(models.Model):
             models.Index(fields=["session", "-id"], name="wa_message_of_session"),
             models.Index(fields=["recipient", "-id"], name="wa_message_to"),
             models.Index(fields=["client_ref"], condition=~Q(client_ref=""), name="wa_message_client_ref"),
+            # A receipt's message, by the engine's id. Loopback gives none.
+            models.Index(
+                fields=["provider_id"],
+                condition=~Q(provider_id="") & ~Q(provider_id__startswith="loopback-"),
+                name="wa_message_of_engine",
+            ),
+            # Planning: what nobody knows the outcome of, and whose look-ups are not planned yet.
+            models.Index(
+                fields=["id"],
+                condition=(Q(status=Status.UNCERTAIN) | Q(status=Status.QUEUED, resends__gt=0))
+                & (Q(look_up_token__isnull=True) | Q(look_up_token__lt=F("token"))),
+                name="wa_message_to_look_up",
+            ),
             # A batch's messages, newest first; and, without a look at their rows, how many are in which status.
             models.Index(
                 fields=["batch_id", "id"],

@@ -231,7 +231,7 @@ def cancel(message_id: uuid.UUID, *, actor: Actor) -> Message:
         )
         message = get(message_id)
         _record(message, EventKind.MESSAGE_CANCELLED, actor, "cancel message")
-        transaction.on_commit(lambda: _take_out(message))
+        transaction.on_commit(lambda: take_out(message))
     return message
 
 
@@ -276,20 +276,27 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
     with transaction.atomic():
         if outcome == "resend":
             _lock_session(message_id)
-        # The dispatch row before anything else: two who resolve the last two messages must see each other.
-        list(SessionDispatch.objects.select_for_update().filter(session__messages=message_id))
         _transition(message_id, (Status.UNCERTAIN,), "resolved", **changes[outcome])
         message = get(message_id)
         _record(message, EventKind.MESSAGE_RESOLVED, actor, f"resolve message as {outcome}", resolved_as=outcome)
-        if not Message.objects.filter(session_id=message.session_id, status=Status.UNCERTAIN).exists():
-            SessionDispatch.objects.filter(session_id=message.session_id, hold=Hold.UNCERTAIN).update(
-                hold=Hold.NONE, hold_reason="", held_at=None, uncertain_streak=0
-            )
+        end_hold(message.session_id)
         if outcome == "resend":
             _put_back(message)
         else:
-            transaction.on_commit(lambda: _signal(message))
+            transaction.on_commit(lambda: signal(message))
     return message
+
+
+def end_hold(session_id: int) -> None:
+    """Let a session go on that was held for its uncertain messages, if none is left. Within a transaction.
+
+    The dispatch row first, so that two who resolve the last two messages see each other; after the message's own, as
+    the settle takes them.
+    """
+    held = SessionDispatch.objects.filter(session_id=session_id)
+    list(held.select_for_update())
+    if not Message.objects.filter(session_id=session_id, status=Status.UNCERTAIN).exists():
+        held.filter(hold=Hold.UNCERTAIN).update(hold=Hold.NONE, hold_reason="", held_at=None, uncertain_streak=0)
 
 
 def _lock_session(message_id: uuid.UUID) -> None:
@@ -328,17 +335,24 @@ def nudge(message_id: uuid.UUID) -> None:
         put(message.session.name, [message])
 
 
-def _signal(message: Message) -> None:
+def signal(message: Message) -> None:
+    """Have the session of a message looked at; only log when Redis is not there."""
+    signal_session(message.session.name)
+
+
+def signal_session(name: str) -> None:
+    """Have a session looked at; only log when Redis is not there."""
     try:
-        mirror.signal([message.session.name])
+        mirror.signal([name])
     except QueueUnavailable as error:
-        log.warning("%s could not be signalled and waits for reconciliation: %s", message.session.name, error)
+        log.warning("%s could not be signalled and waits for reconciliation: %s", name, error)
 
 
-def _take_out(message: Message) -> None:
+def take_out(message: Message) -> None:
+    """Take the job of a message that is not sent any more out of the mirror; only log when Redis is not there."""
     try:
         mirror.take_out(message.session.name, [message.pk])
         # What stood behind it may go now.
         mirror.signal([message.session.name])
     except QueueUnavailable as error:
-        log.warning("the job of the cancelled message %s stays until reconciliation: %s", message.pk, error)
+        log.warning("the job of message %s stays until reconciliation: %s", message.pk, error)

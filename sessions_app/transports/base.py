@@ -3,11 +3,13 @@
 import math
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
 
-from sessions_app.exceptions import InvalidInput, SecretUnreadable
-from sessions_app.models import ObservedState
+from sessions_app.exceptions import HookNotFound, InvalidInput, OutcomeUnknown, SecretUnreadable
+from sessions_app.models import ObservedState, ReceiptStage
 from sessions_app.transports.sealing import Unreadable, is_sealed, keyring
 
 
@@ -23,6 +25,33 @@ class Outgoing:
     session_name: str
     config: dict[str, Any] = field(repr=False)
     content: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptIn:
+    """What an engine says of a message later. `event_id` is the same when it says it again because nobody answered."""
+
+    provider_id: str
+    stage: ReceiptStage
+    event_id: str
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """What an engine said by itself. `has_news` means that the session may be in another state than it was."""
+
+    receipts: tuple[ReceiptIn, ...] = ()
+    has_news: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an engine answered about a message. Without a stage it does not know it, and `detail` says what it says."""
+
+    stage: ReceiptStage | None = None
+    provider_id: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +96,8 @@ class Transport(ABC):
     first_state: ClassVar[ObservedState] = ObservedState.STARTING
     # What does not get a number banned, as keyword arguments of `Pacing`.
     default_pacing: ClassVar[dict[str, Any]] = {}
+    # Whether `look_up` can be asked.
+    looks_up: ClassVar[bool] = False
     # The names of the fields that are secret.
     secret_names: ClassVar[frozenset[str]] = frozenset()
 
@@ -92,6 +123,34 @@ class Transport(ABC):
     @abstractmethod
     async def probe(self, session_name: str, config: dict[str, Any]) -> Observation:
         """Ask the engine how a session is. Raises NotConnected when it does not answer."""
+
+    async def look_up(self, outgoing: Outgoing) -> Finding:
+        """Ask the engine whether it has a message whose answer never came; its token is the last attempt's.
+
+        Only a stage is proof. Raises a SendError when the engine does not say. Called where `looks_up` is set.
+        """
+        raise OutcomeUnknown(f"{self.name} cannot be asked")
+
+    @classmethod
+    def client_id(cls, message_id: uuid.UUID) -> str:
+        """The id that `send` gives a message, the same in each attempt; empty where the engine takes none.
+
+        It matches receipts and look-ups. It makes no second hand-over safe.
+        """
+        return ""
+
+    @classmethod
+    def ids_around(cls, client_id: str, now: datetime) -> tuple[uuid.UUID, uuid.UUID] | None:
+        """The least and the greatest id of a message whose `client_id` this can be; None when it is none of ours."""
+        return None
+
+    @classmethod
+    def receive(cls, session_name: str, config: dict[str, Any], headers: Mapping[str, str], body: bytes) -> Hook:
+        """What an engine sent to the hook of a session, once it was verified. `headers` are by name, in any case.
+
+        Raises HookUnsigned or HookRefused when it cannot be believed, HookNotFound when nothing is expected.
+        """
+        raise HookNotFound(f"nothing is received for sessions of {cls.name}")
 
     @classmethod
     def clean_config(cls, config: dict[str, Any]) -> dict[str, Any]:

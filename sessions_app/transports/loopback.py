@@ -22,8 +22,8 @@ from sessions_app.exceptions import (
     SendError,
     SessionRefused,
 )
-from sessions_app.models import ObservedState
-from sessions_app.transports.base import ConfigField, Observation, Outgoing, Transport
+from sessions_app.models import ObservedState, ReceiptStage
+from sessions_app.transports.base import ConfigField, Finding, Observation, Outgoing, Transport
 
 _FAILURES: dict[str, type[SendError]] = {
     "rejected": PermanentError,
@@ -32,6 +32,9 @@ _FAILURES: dict[str, type[SendError]] = {
     "refused": SessionRefused,
     "uncertain": OutcomeUnknown,
 }
+_KEPT = """
+SELECT token, outcome FROM wa_loopback_entry WHERE message_id = %s ORDER BY (outcome = 'accepted') DESC, id DESC LIMIT 1
+"""
 _INSERT = """
 INSERT INTO wa_loopback_entry (message_id, token, session_name, content, outcome, created_at)
 SELECT message_id, token, session_name, content, outcome, clock_timestamp()
@@ -58,6 +61,8 @@ class LoopbackTransport(Transport):
         ConfigField("fail_rate", _("the share of sends that fail, 0 to 1"), float, 0.0, minimum=0, maximum=1),
         ConfigField("fail_as", _("how they fail"), str, "rejected", choices=tuple(_FAILURES)),
     )
+
+    looks_up: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -87,6 +92,21 @@ class LoopbackTransport(Transport):
         if config.get("fail_as") == "not_connected" and config.get("fail_rate") == 1:
             return Observation(ObservedState.STOPPED, "loopback was told to fail as not_connected")
         return Observation(ObservedState.WORKING)
+
+    async def look_up(self, outgoing: Outgoing) -> Finding:
+        """Look into the ledger. What loopback was told to be unsure of, it stays unsure of."""
+        try:
+            connection = await connect()
+            async with connection:
+                row = await (await connection.execute(_KEPT, [outgoing.message_id])).fetchone()
+        except psycopg.Error as error:
+            raise OutcomeUnknown("loopback's ledger could not be read") from error
+        if row is None:
+            return Finding(detail="it was never handed over")
+        token, outcome = row
+        if outcome != "accepted":
+            return Finding(detail=f"it was handed over, and loopback was told to answer {outcome}")
+        return Finding(ReceiptStage.ACCEPTED, f"loopback-{token}")
 
     async def _keep(self, outgoing: Outgoing, outcome: str) -> None:
         """Write one entry, together with all that arrive meanwhile."""

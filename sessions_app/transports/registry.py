@@ -23,6 +23,11 @@ def get(name: str) -> type[Transport]:
         raise InvalidInput([{"field": "transport", "message": f"one of: {', '.join(_TRANSPORTS)}"}]) from None
 
 
+def looking_up() -> list[str]:
+    """The names of those that can be asked about a message."""
+    return [name for name, transport in _TRANSPORTS.items() if transport.looks_up]
+
+
 def choices() -> list[tuple[str, str]]:
     """Names and titles, for forms."""
     return [(transport.name, transport.title) for transport in _TRANSPORTS.values()]

@@ -22,6 +22,7 @@ from sessions_app.models import PROBED_HOLDS, ObservedState
 from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack
 from sessions_app.reconciliation import older_database
 from sessions_app.services import quiet_hours
+from sessions_app.transports.base import Transport
 from sessions_app.worker import clock, outcomes, probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.fence import Fenced, Verdict, Waiting, fence, newest_token, own_flights
@@ -94,6 +95,10 @@ class Dispatcher:
     def tokens(self) -> set[int]:
         """The attempts that this worker remembers."""
         return {flight.token for flight in self.flights.values()}
+
+    async def transport(self, name: str) -> Transport:
+        """The opened transport of that name."""
+        return await self._sender.transport(name)
 
     def wake(self) -> None:
         """Look at Redis now: some session has come due."""

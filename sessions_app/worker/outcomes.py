@@ -4,6 +4,8 @@ import random
 import uuid
 from dataclasses import dataclass, field, replace
 
+from django.conf import settings
+
 from sessions_app.exceptions import (
     NotConnected,
     OutcomeUnknown,
@@ -15,12 +17,15 @@ from sessions_app.exceptions import (
 )
 from sessions_app.models import EventKind, Hold, ObservedState, OnUncertain, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession
+from sessions_app.transports import registry
 
 # The wait before attempt n + 1 is random between nothing and BASE doubled with each attempt, and CEILING at most.
 _BACKOFF_BASE_MS = 2_000
 _BACKOFF_CEILING_MS = 600_000
 # The message of so many deaths, the last of them alone, is set aside.
 POISON_AFTER = 3
+# What the last look-up may take, with the rounds of the worker that asks.
+LOOK_UP_SECONDS = 15.0
 # An engine may ask for a longer wait, but not for years.
 _LONGEST_ASKED_MS = 24 * 3600 * 1000
 
@@ -121,9 +126,8 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
             )  # fmt: skip
     is_poison = isinstance(problem, Poison)
     if flight.on_uncertain == OnUncertain.RESEND and flight.attempts < flight.max_attempts and not is_poison:
-        return replace(
-            base, status=Status.QUEUED, event=EventKind.MESSAGE_RESENT, resend=1, retry_ms=backoff_ms(flight.attempts)
-        )
+        wait = max(backoff_ms(flight.attempts), _looked_up_ms(flight.transport))
+        return replace(base, status=Status.QUEUED, event=EventKind.MESSAGE_RESENT, resend=1, retry_ms=wait)
     hold = Hold.UNCERTAIN if flight.on_uncertain == OnUncertain.HOLD_SESSION else Hold.NONE
     event = EventKind.MESSAGE_POISON if is_poison else EventKind.MESSAGE_UNCERTAIN
     return replace(base, event=event, hold=hold)
@@ -141,6 +145,14 @@ def died_alone(flight: Flight) -> Settlement:
         return died(flight, "the process in which it was tried alone died")
     error = Poison(f"{deaths} times the process that was sending it died, the last time with nothing else in it")
     return replace(refused(flight, error), death=1)
+
+
+def _looked_up_ms(transport: str) -> int:
+    """How long it takes to ask the engine for the last time. A resend waits for that, and a find withdraws it."""
+    seconds: list[float] = settings.WAQUEUE_LOOK_UP_SECONDS
+    if not seconds or transport not in registry.looking_up():
+        return 0
+    return int((seconds[-1] + LOOK_UP_SECONDS) * 1000)
 
 
 def backoff_ms(attempts: int) -> int:

@@ -1,4 +1,4 @@
-"""What comes round by the clock in every worker: heartbeat, the judge, promotion, stranded sessions, rebuilds."""
+"""What comes round by the clock in every worker: heartbeat, judge, look-ups, promotion, stranded sessions, rebuilds."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from sessions_app.reconciliation.run import reconcile_in_time
 from sessions_app.worker import heartbeat, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
+from sessions_app.worker.look_ups import LookUps
 from sessions_app.worker.outcomes import refused
 from sessions_app.worker.store import Store, name_of
 from sessions_app.worker.thread import Thread
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _PROMOTE_SECONDS = 1.0
 _JUDGE_SECONDS = 3.0
+_LOOK_UP_SECONDS = 1.0
 _STRANDED_SECONDS = 10.0
 # A part that fails again and again is told of at the first time and at each hundredth.
 _SAID_EACH = 100
@@ -45,6 +47,7 @@ class Upkeep:
         self._has_generation = asyncio.Event()
         self._promotions = Thread("promotion")
         self._repairs = Thread("repair")
+        self._look_ups = LookUps(dispatcher.transport)
         self._reconciliations = Thread("reconciliation")
         dispatcher.on_generation = self._note_generation
 
@@ -60,12 +63,14 @@ class Upkeep:
         await self._judgements.close()
         for thread in (self._promotions, self._repairs, self._reconciliations):
             thread.close()
+        self._look_ups.close()
 
     async def run(self) -> None:
         """Run all of it until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(HEARTBEAT.total_seconds(), "the heartbeat", self._beat))
             group.create_task(self._every(_JUDGE_SECONDS, "judging stalled flights", self._judge))
+            group.create_task(self._every(_LOOK_UP_SECONDS, "looking up uncertain messages", self._look_ups.round))
             group.create_task(self._every(_PROMOTE_SECONDS, "promoting scheduled messages", self._promote))
             group.create_task(self._every(_STRANDED_SECONDS, "looking for stranded sessions", self._stranded))
             group.create_task(

@@ -19,9 +19,21 @@ from sessions_app.exceptions import (
     SendError,
     SessionRefused,
 )
+from sessions_app.models import ReceiptStage
+from sessions_app.transports.base import Finding
 from sessions_app.transports.http import Reply
 from sessions_app.transports.redaction import redact
 
+# ERROR says that WhatsApp or the link refused it, and not whether any of it arrived; WAHA gives no reason (issues 679,
+# 2187).
+_STAGES = {
+    -1: ReceiptStage.FAILED,
+    0: ReceiptStage.ACCEPTED,
+    1: ReceiptStage.SENT,
+    2: ReceiptStage.DELIVERED,
+    3: ReceiptStage.READ,
+    4: ReceiptStage.READ,
+}
 # What of an answer may be logged. A 500 has our whole request and a stack beside it.
 _LOGGED = ("statusCode", "status", "expected", "error", "message", "name", "details")
 _TITLE = re.compile(rb"<title>([^<]{1,200})", re.IGNORECASE)
@@ -38,12 +50,12 @@ def message_id(document: Any) -> str:
         value = document
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
-        if isinstance(value, str) and (bare := _bare(value)):
+        if isinstance(value, str) and (bare := bare_id(value)):
             return bare
     return ""
 
 
-def _bare(serialized: str) -> str:
+def bare_id(serialized: str) -> str:
     """`3EB0` of `true_5511…@c.us_3EB0`, and of a group's `true_…@g.us_3EB0_<participant>`."""
     parts = serialized.split("_")
     if parts[0] in ("true", "false"):
@@ -118,6 +130,35 @@ def _server_failure(reply: Reply, said: str) -> SendError:
         f"WAHA answered {code}: {said}" if said else f"WAHA answered {code}, and not what became of the message",
         provider_code=code,
     )
+
+
+def finding(reply: Reply, asked: str, private: Sequence[str]) -> Finding:
+    """What the answer to a look-up says of the message with the bare id `asked`. Raises OutcomeUnknown.
+
+    How WAHA answers for a message that it does not have is not documented: its source returns null, which Nest sends as
+    an empty 200, and WEBJS raises. Only the message itself, ours and without an error, is a find.
+    """
+    if reply.status == 404 or (reply.is_success and not reply.document):
+        return Finding(detail=f"WAHA answered {reply.status}, without a message")
+    if not reply.is_success:
+        raise OutcomeUnknown(
+            f"WAHA answered {reply.status}: {redact(_said(reply.document), private) or 'nothing else'}",
+            provider_code=str(reply.status),
+        )
+    document = reply.document
+    if not isinstance(document, dict) or message_id(document) != asked or document.get("fromMe") is not True:
+        raise OutcomeUnknown("WAHA answered with something else", provider_code=str(reply.status))
+    stage = stage_of(document.get("ack", 0))
+    if stage is None or stage == ReceiptStage.FAILED:
+        return Finding(detail=f"WAHA has it, with ack {redact(str(document.get('ack')), private)[:20]}")
+    return Finding(stage, asked)
+
+
+def stage_of(ack: Any) -> ReceiptStage | None:
+    """How far a message has come (docs/how-to/events, message.ack); None for what is not documented."""
+    if isinstance(ack, bool) or not isinstance(ack, int):
+        return None
+    return _STAGES.get(ack)
 
 
 def unknown_session(reply: Reply) -> str:

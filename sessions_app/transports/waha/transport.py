@@ -2,6 +2,9 @@
 
 import logging
 import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -10,11 +13,12 @@ from yarl import URL
 
 from sessions_app.exceptions import InvalidInput, NotConnected, OutcomeUnknown, PermanentError, SessionRefused
 from sessions_app.models import ObservedState
+from sessions_app.transports import client_ids
 from sessions_app.transports.addresses import clean_base_url
-from sessions_app.transports.base import ConfigField, Observation, Outgoing, Transport
+from sessions_app.transports.base import ConfigField, Finding, Hook, Observation, Outgoing, Transport
 from sessions_app.transports.http import EngineClient, Reply
 from sessions_app.transports.redaction import redact
-from sessions_app.transports.waha import replies
+from sessions_app.transports.waha import hooks, replies
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class WahaTransport(Transport):
     fields: ClassVar[tuple[ConfigField, ...]] = (
         ConfigField("base_url", _("the address of WAHA, like http://127.0.0.1:3000"), required=True),
         ConfigField("api_key", _("WAHA's API key, if it asks for one"), secret=True, sent_to="base_url"),
-        ConfigField("webhook_secret", _("the key with which WAHA signs its webhooks; not used yet"), secret=True),
+        ConfigField("webhook_secret", _("the key with which WAHA signs its webhooks"), secret=True),
         ConfigField("remote_name", _("the session's name in WAHA, if it is not its name here")),
     )
     # WAHA's advice against bans: a random wait of 30 to 60 seconds, and not around the clock
@@ -51,6 +55,8 @@ class WahaTransport(Transport):
         "max_interval_ms": 60_000,
         "daily_cap": 1_000,
     }
+
+    looks_up: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._client = EngineClient()
@@ -69,7 +75,11 @@ class WahaTransport(Transport):
         text, chat = _text_of(content), _chat_of(content)
         name = _remote_name(outgoing.session_name, config)
         # Without a preview: WAHA would have to fetch what a link leads to before it sends.
-        document = {"session": name, "chatId": chat, "text": text, "linkPreview": False}
+        document = {
+            "session": name, "chatId": chat, "text": text, "linkPreview": False,
+            # With it, receipts and look-ups are known as this message's, also when no answer comes.
+            "id": client_ids.client_id(outgoing.message_id),
+        }  # fmt: skip
         reply = await self._client.request(
             "POST", _address(config, "sendText"), headers=_headers(config), document=document
         )
@@ -100,6 +110,36 @@ class WahaTransport(Transport):
             "WAHA answered %d for session %s: %s", reply.status, session_name, replies.summary(reply, _secrets(config))
         )
         raise NotConnected(f"WAHA answered {reply.status}", provider_code=str(reply.status))
+
+    async def look_up(self, outgoing: Outgoing) -> Finding:
+        """`GET /api/{session}/chats/{chatId}/messages/{id}` (docs/how-to/chats, "Get message by id"; issues 159, 1892).
+
+        All engines take the long form of the id; NOWEB needs its store switched on, without it nothing is found.
+        """
+        config, chat = outgoing.config, _chat_of(outgoing.content)
+        bare = client_ids.client_id(outgoing.message_id)
+        name = quote(_remote_name(outgoing.session_name, config), safe="")
+        address = _address(config, name, "chats", chat, "messages", f"true_{chat}_{bare}").with_query(
+            downloadMedia="false"
+        )
+        reply = await self._client.request("GET", address, headers=_headers(config))
+        return replies.finding(reply, bare, _secrets(config))
+
+    @classmethod
+    def client_id(cls, message_id: uuid.UUID) -> str:
+        """The bare id that `send` asks WAHA to use."""
+        return client_ids.client_id(message_id)
+
+    @classmethod
+    def ids_around(cls, client_id: str, now: datetime) -> tuple[uuid.UUID, uuid.UUID] | None:
+        """See `client_ids`."""
+        return client_ids.ids_around(client_id, now)
+
+    @classmethod
+    def receive(cls, session_name: str, config: dict[str, Any], headers: Mapping[str, str], body: bytes) -> Hook:
+        """A webhook of WAHA. See `hooks`."""
+        hooks.verify(str(config.get("webhook_secret") or ""), headers, body)
+        return hooks.read(_remote_name(session_name, config), body)
 
     @classmethod
     def clean_config(cls, config: dict[str, Any]) -> dict[str, Any]:
