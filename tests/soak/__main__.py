@@ -1,4 +1,4 @@
-"""`python -m tests.soak --minutes 10 --seed 7`: soak, count, and say by the exit code whether all promises were kept."""
+"""The soak's command: soak, count, and say by the exit code whether every promise was kept."""
 
 import argparse
 import json
