@@ -21,11 +21,8 @@ class Case:
             sent_at = 100.0 + at
             self.facts.promises.append(Promise("s", text, at, accepted_at=10.0 + at))
             self.arrives(text, sent_at)
-            self.facts.rows.append(
-                Row(
-                    text * 8, "s", text, "sent", at, queued_at=10.0 + at, attempts=(Attempt(sent_at - 0.1, "sent", at),)
-                )
-            )
+            tried = (Attempt(sent_at - 0.1, "sent", at),)
+            self.facts.rows.append(Row(text * 8, "s", text, "sent", at, queued_at=10.0 + at, attempts=tried))
 
     def arrives(self, text: str, at: float, answer: Answer = Answer.ACCEPTED, **changes: Any) -> Entry:
         """Another hand-over."""
@@ -68,7 +65,7 @@ def _sent_but_never_taken(case: Case) -> None:
 
 
 def _two_rows(case: Case) -> None:
-    case.facts.rows.append(replace(case.facts.rows[1], id="other", seq=9))
+    case.facts.rows.append(replace(case.facts.rows[1], id="other"))
 
 
 def _sent_again(case: Case) -> None:
