@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import secrets
 import signal
 import sys
@@ -47,6 +48,9 @@ def main() -> int:
         old.unlink()
     say = Log(folder / "soak.log")
     say(f"soak of {given.minutes:g} minutes, seed {given.seed}, logs in {folder}")
+    # What a shell has set for a real waqueue must not reach this one.
+    for name in [name for name in os.environ if name.startswith("WAQUEUE_") and not name.startswith("WAQUEUE_TEST_")]:
+        del os.environ[name]
     # A terminated run clears up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     counts, is_kept = _soak(given, folder, say)

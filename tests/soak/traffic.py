@@ -26,7 +26,7 @@ class Traffic:
         self.promises: list[Promise] = []
         self.counts: Counter[str] = Counter()
         # Answers that no client can understand.
-        self.strange: list[str] = []
+        self.strange: Counter[str] = Counter()
         self._web = web
         self._numbers: defaultdict[str, int] = defaultdict(int)
         self._stopping = threading.Event()
@@ -52,7 +52,8 @@ class Traffic:
             thread.join(max(0.0, end - time.monotonic()))
         waiting = [thread.name for thread in self._threads if thread.is_alive()]
         self._giving_up.set()
-        return self.strange + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
+        strange = [f"answered {count} times {what}" for what, count in self.strange.items()]
+        return strange + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
 
     def _run(self, sessions: list[str], chance: random.Random) -> None:
         known: list[str] = []
@@ -77,8 +78,13 @@ class Traffic:
             reply = self._ask(path, body, str(uuid.UUID(int=chance.getrandbits(128))), chance)
         if reply is None:
             return
+        if reply.status == 422:
+            # It expired before anybody took it: there is no promise.
+            self.promises.remove(promises[0])
+            self.counts["expired before"] += 1
+            return
         if kind == "batch" and reply.body["accepted"] != count:
-            self.strange.append(f"a batch of {count} was answered with {reply.body}")
+            self.strange[f"with {reply.body['accepted']} of {count} messages of a batch"] += 1
         now = time.time()
         for promise in promises:
             promise.accepted_at = now
@@ -110,7 +116,7 @@ class Traffic:
         while not self._giving_up.is_set():
             try:
                 reply = self._web.call("POST", path, body, once=key, hang_up_after=hang_up)
-                if reply.status == 202:
+                if reply.status == 202 or (reply.status == 422 and reply.body["errors"][0]["field"] == "expires_at"):
                     return reply
                 self._look_at(reply)
             except Lost:
@@ -133,7 +139,7 @@ class Traffic:
     def _look_at(self, reply: Reply) -> None:
         """Stores may be away (503), a key's first request may still run, and a message be on its way (409)."""
         if reply.status not in (200, 202, 409, 503):
-            self.strange.append(f"answered {reply.status}: {reply.body}")
+            self.strange[f"with {reply.status}: {reply.body}"] += 1
         self.counts["answered 503"] += reply.status == 503
 
 
