@@ -1,6 +1,7 @@
 """The soak's command: soak, count, and say by the exit code whether every promise was kept."""
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -68,9 +69,11 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
     names = [f"s{number:03d}" for number in range(given.sessions)]
     policies = {name: _POLICIES[at % len(_POLICIES)] for at, name in enumerate(names)}
     engine = Engine(given.seed)
-    engine.start(names)
-    stage = Stage(folder, plan.WORKERS)
-    try:
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(engine.stop)
+        engine.start(names)
+        stage = Stage(folder, plan.WORKERS)
+        at_the_end.callback(stage.close)
         web = Web(stage.port, stage.start())
         wait_until(web.is_up, 60, "the web server answers")
         _make_sessions(web, engine, policies)
@@ -101,9 +104,6 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         told = {"traffic": dict(traffic.counts), "person": dict(person.counts), "acts": monkey.done}
         logged = {"tracebacks in the logs": aftermath.tracebacks(stage)}
         return {"seed": given.seed, "minutes": given.minutes} | told | logged | report.summary(facts, found), not found
-    finally:
-        stage.close()
-        engine.stop()
 
 
 def _make_sessions(web: Web, engine: Engine, policies: dict[str, str]) -> None:

@@ -33,11 +33,11 @@ class Monkey:
         self.forgot_at = 0.0
         redis_proxy, postgres_proxy = stage.redis_proxy, stage.postgres_proxy
         self._acts: dict[str, Callable[[Act], object]] = {
-            "worker.kill": lambda act: stage.kill_worker(act.target),
-            "worker.start": lambda act: stage.start_worker(act.target),
-            "worker.replace": lambda act: stage.replace_worker(act.target),
-            "worker.freeze": lambda act: stage.freeze(act.target),
-            "worker.thaw": lambda act: stage.thaw(act.target),
+            "worker.kill": lambda act: stage.kill_worker(_target(act)),
+            "worker.start": lambda act: stage.start_worker(_target(act)),
+            "worker.replace": lambda act: stage.replace_worker(_target(act)),
+            "worker.freeze": lambda act: stage.freeze(_target(act)),
+            "worker.thaw": lambda act: stage.thaw(_target(act)),
             "web.kill": lambda _: stage.kill_web(),
             "web.start": lambda _: stage.start_web(),
             "redis.kill": lambda _: stage.kill_redis(),
@@ -54,10 +54,10 @@ class Monkey:
             "postgres.cut": lambda _: postgres_proxy.cut(),
             "reconcile": lambda _: stage.begin_command("reconcile_queues"),
             "orphan": lambda _: self.plant(),
-            "engine.disconnect": lambda act: engine.disconnect(groups[act.target]),
-            "engine.connect": lambda act: engine.connect(groups[act.target]),
-            "engine.hang": lambda act: engine.hanging.update(groups[act.target]),
-            "engine.answer": lambda act: engine.hanging.difference_update(groups[act.target]),
+            "engine.disconnect": lambda act: engine.disconnect(groups[_target(act)]),
+            "engine.connect": lambda act: engine.connect(groups[_target(act)]),
+            "engine.hang": lambda act: engine.hanging.update(groups[_target(act)]),
+            "engine.answer": lambda act: engine.hanging.difference_update(groups[_target(act)]),
         }
 
     @property
@@ -107,3 +107,8 @@ class Monkey:
     def _flush(self) -> None:
         with contextlib.closing(self._stage.redis_client()) as client:
             client.flushall()
+
+
+def _target(act: Act) -> int:
+    assert act.target is not None, act
+    return act.target

@@ -19,20 +19,21 @@ class Act:
 
     at: float
     name: str
-    target: int = 0
+    target: int | None = None
     value: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.at:7.2f} s  {self.name} {self.target or ''}{f' ({self.value:g})' if self.value else ''}".rstrip()
+        target = "" if self.target is None else f" {self.target}"
+        return f"{self.at:7.2f} s  {self.name}{target}{f' ({self.value:g})' if self.value else ''}"
 
 
 # A card is one idea: what happens when it is played, and what ends it after a while.
 Card = Callable[[random.Random], list[Act]]
 
 
-def _lasting(begin: str, end: str, least: float, most: float, targets: int = 1) -> Card:
+def _lasting(begin: str, end: str, least: float, most: float, targets: int = 0) -> Card:
     def play(chance: random.Random) -> list[Act]:
-        target, seconds = chance.randrange(targets), round(chance.uniform(least, most), 2)
+        target, seconds = _one_of(targets, chance), round(chance.uniform(least, most), 2)
         return [Act(0, begin, target), Act(seconds, end, target)]
 
     return play
@@ -43,8 +44,12 @@ def _slow_redis(chance: random.Random) -> list[Act]:
     return [Act(0, "redis.slow", value=delay), Act(seconds, "redis.fast")]
 
 
-def _at_once(name: str, targets: int = 1) -> Card:
-    return lambda chance: [Act(0, name, chance.randrange(targets))]
+def _at_once(name: str, targets: int = 0) -> Card:
+    return lambda chance: [Act(0, name, _one_of(targets, chance))]
+
+
+def _one_of(targets: int, chance: random.Random) -> int | None:
+    return chance.randrange(targets) if targets else None
 
 
 DECK: tuple[Card, ...] = (

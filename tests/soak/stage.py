@@ -85,11 +85,14 @@ class Stage:
 
     def manage(self, *arguments: str) -> str:
         """Run a command as an operator does, and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=PROJECT, env=os.environ | self.environ, stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
+        done = self.command(*arguments)
+        assert done.returncode == 0, done
         return done.stdout
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, whatever comes of it."""
+        argv, environ = [sys.executable, "manage.py", *arguments], os.environ | self.environ
+        return subprocess.run(argv, cwd=PROJECT, env=environ, capture_output=True, text=True)
 
     def begin_command(self, *arguments: str) -> None:
         """Run a command beside everything else."""
