@@ -45,7 +45,7 @@ def main() -> int:
     given = _arguments()
     folder: Path = given.folder or Path("var") / f"soak-{given.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.log"):
+    for old in (*folder.glob("*.log"), *folder.glob("*.json")):
         old.unlink()
     say = Log(folder / "soak.log")
     say(f"soak of {given.minutes:g} minutes, seed {given.seed}, logs in {folder}")

@@ -49,7 +49,7 @@ class Stage:
         self.leaving: list[Process] = []
         self.frozen: dict[int, Process] = {}
         self.commands: list[subprocess.Popen[bytes]] = []
-        self._old_redis = folder / "old-redis"
+        self._old_redis = self._servers.folder / "old-redis"
 
     def start(self) -> str:
         """Start everything; return a key of the API that may do everything."""
