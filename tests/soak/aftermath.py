@@ -28,8 +28,9 @@ FROM wa_message m JOIN wa_session s ON s.id = m.session_id
 # What would keep a message from ever being sent, or somebody from being told, and how many there are of it.
 _REMAINS = {
     "flights of nobody": "SELECT count(*) FROM wa_in_flight",
+    # Other holds end by themselves as soon as there is something to send.
     "sessions held without an uncertain message": """
-        SELECT count(*) FROM wa_session_dispatch d WHERE hold <> '' AND NOT EXISTS (
+        SELECT count(*) FROM wa_session_dispatch d WHERE hold IN ('uncertain', 'refused') AND NOT EXISTS (
             SELECT 1 FROM wa_message m WHERE m.session_id = d.session_id AND m.status = 'uncertain')""",
     "held sessions of which nobody was told": """
         SELECT count(*) FROM wa_session_dispatch d WHERE hold <> '' AND NOT EXISTS (

@@ -45,7 +45,7 @@ class Traffic:
             thread.start()
 
     def stop(self, deadline_seconds: float) -> list[str]:
-        """Hand in nothing more; wait for the last answers. Return what went wrong."""
+        """Hand in one last message for each session; wait for the last answers. Return what went wrong."""
         self._stopping.set()
         end = time.monotonic() + deadline_seconds
         for thread in self._threads:
@@ -65,6 +65,9 @@ class Traffic:
                 # A few sessions have much to send, so that something waits in their lines.
                 place = int(len(sessions) * chance.random() ** 2)
                 self._hand_in(chance, sessions[place], kind, known)
+        # Whatever has happened to a session, it has to send once more.
+        for session in sessions:
+            self._hand_in(chance, session, "single", known)
 
     def _hand_in(self, chance: random.Random, session: str, kind: str, known: list[str]) -> None:
         count = chance.randint(*_BATCH) if kind == "batch" else 1
