@@ -108,8 +108,9 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
 
 def _make_sessions(web: Web, engine: Engine, policies: dict[str, str]) -> None:
     for at, (name, policy) in enumerate(policies.items()):
-        # WAHA's own pace is a minute a message: most go without any, a few with a quick one.
-        least, most = _PACES[at % len(_PACES)] if at % 10 == 9 else (0, 0)
+        # WAHA's own pace is a minute a message: most go without any, some of those that have little to send with one.
+        is_paced = at > len(policies) / 2 and at % 5 == 4
+        least, most = _PACES[at % len(_PACES)] if is_paced else (0, 0)
         reply = web.call(
             "POST",
             "/sessions",

@@ -15,7 +15,10 @@ from tests.soak.facts import Attempt, Row
 from tests.soak.monkey import Monkey
 from tests.soak.stage import DRAIN_SECONDS, Stage
 
-_UNSENT = "SELECT count(*) FROM wa_message WHERE status IN ('queued', 'sending', 'scheduled')"
+_UNSENT = """
+SELECT s.name, count(*) FROM wa_message m JOIN wa_session s ON s.id = m.session_id
+WHERE m.status IN ('queued', 'sending', 'scheduled') GROUP BY s.name ORDER BY 2 DESC
+"""
 _ROWS = """
 SELECT m.id::text, s.name, m.text, m.status, m.seq, m.priority, m.resends, extract(epoch FROM m.queued_at)::float8,
        m.scheduled_at IS NOT NULL,
@@ -61,11 +64,12 @@ def wait_until_quiet(stage: Stage, deadline_seconds: float, say: Callable[[str],
             say(f"quiet after {now - start:.0f} s")
             return []
         if now - start > deadline_seconds:
-            left = [f"{unsent} messages have not ended"] if unsent else []
+            left = [f"messages have not ended, by session: {unsent}"] if unsent else []
             return left + ([f"the mirror still has {len(mirrored)} keys: {mirrored[:5]}"] if mirrored else [])
         if now - told > 10:
             told = now
-            say(f"{unsent} messages have not ended yet, {len(mirrored)} keys in the mirror")
+            names = ", ".join(list(unsent)[:5])
+            say(f"{sum(unsent.values())} messages of {len(unsent)} sessions have not ended yet ({names})")
         time.sleep(0.5)
 
 
@@ -119,9 +123,10 @@ def _end_of(worker: Process) -> int | None:
     return None
 
 
-def _unsent(stage: Stage) -> int:
+def _unsent(stage: Stage) -> dict[str, int]:
+    """How many messages each session has that have not ended, the most first."""
     with stage.database() as connection:
-        return _count(connection, _UNSENT)
+        return dict(connection.execute(_UNSENT).fetchall())
 
 
 def _mirrored(stage: Stage) -> list[str]:
