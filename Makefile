@@ -2,11 +2,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench faults
+.PHONY: help run test check bench faults soak
 
 # One and a half times as many as there are cores: half of the time a test waits for a process.
 PYTEST_ARGS ?= -n $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores * 3 / 2)))
 BENCH_ARGS ?=
+SOAK_ARGS ?= --minutes 10
 
 # The first Python that is new enough and can make an environment; PYTHON=... overrides.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -40,6 +41,9 @@ bench: .venv/dev.stamp ## Measure waqueue beside RQ, Celery, BullMQ and others (
 
 faults: .venv/dev.stamp ## Run the tests of the fault matrix
 	@.venv/bin/python -m pytest -m fault $(PYTEST_ARGS)
+
+soak: .venv/dev.stamp ## Break everything under load and count what was lost (SOAK_ARGS="--minutes 10 --seed 7")
+	@.venv/bin/python -m tests.soak $(SOAK_ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \

@@ -1,0 +1,139 @@
+"""The soak's command: soak, count, and say by the exit code whether every promise was kept."""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.processes import wait_until
+from tests.soak import aftermath, check, plan, report
+from tests.soak.client import Web
+from tests.soak.engine import KEY, Engine
+from tests.soak.facts import Facts
+from tests.soak.monkey import Monkey
+from tests.soak.person import Person
+from tests.soak.stage import SEND_SECONDS, Stage
+from tests.soak.traffic import Traffic
+
+_POLICIES = ("hold", "hold_session", "resend", "hold", "resend", "hold")
+_PACES = ((200, 400), (300, 1000))
+_LAST_ANSWERS_SECONDS = 60.0
+
+
+@dataclass
+class Log:
+    """Lines with the time since the start, on the terminal and in a file."""
+
+    path: Path
+    start: float = field(default_factory=time.monotonic)
+
+    def __call__(self, line: str) -> None:
+        """Write a line."""
+        print(f"{time.monotonic() - self.start:6.1f}  {line}", flush=True)
+        with self.path.open("a") as file:
+            file.write(f"{time.time():.3f}  {line}\n")
+
+
+def main() -> int:
+    """Run one soak."""
+    given = _arguments()
+    folder: Path = given.folder or Path("var") / f"soak-{given.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("*.log"), *folder.glob("*.json")):
+        old.unlink()
+    say = Log(folder / "soak.log")
+    say(f"soak of {given.minutes:g} minutes, seed {given.seed}, logs in {folder}")
+    # What a shell has set for a real waqueue must not reach this one.
+    for name in [name for name in os.environ if name.startswith("WAQUEUE_") and not name.startswith("WAQUEUE_TEST_")]:
+        del os.environ[name]
+    # A terminated run clears up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    counts, is_kept = _soak(given, folder, say)
+    (folder / "summary.json").write_text(json.dumps(counts, indent=2) + "\n")
+    for line in report.table(counts):
+        say(line)
+    again = f'make soak SOAK_ARGS="--minutes {given.minutes:g} --seed {given.seed}"'
+    say(f"seed {given.seed}: {'every promise was kept' if is_kept else f'PROMISES WERE BROKEN; again: {again}'}")
+    return 0 if is_kept else 1
+
+
+def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, object], bool]:
+    seconds = given.minutes * 60
+    acts = plan.make(given.seed, seconds)
+    names = [f"s{number:03d}" for number in range(given.sessions)]
+    policies = {name: _POLICIES[at % len(_POLICIES)] for at, name in enumerate(names)}
+    engine = Engine(given.seed)
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(engine.stop)
+        engine.start(names)
+        stage = Stage(folder, plan.WORKERS)
+        at_the_end.callback(stage.close)
+        web = Web(stage.port, stage.start())
+        wait_until(web.is_up, 60, "the web server answers")
+        _make_sessions(web, engine, policies)
+        traffic, person = Traffic(web, names, given.seed), Person(web, engine, policies, given.seed)
+        monkey = Monkey(stage, engine, [names[at :: plan.GROUPS] for at in range(plan.GROUPS)], say)
+        traffic.start()
+        person.start()
+        say(f"{len(names)} sessions, {plan.WORKERS} workers; the monkey has {len(acts)} acts in mind")
+        monkey.follow(acts, seconds)
+        say("the monkey stops; everything is healed")
+        monkey.heal()
+        wait_until(web.is_up, 60, "the web server answers")
+        monkey.plant()
+        person.pause_no_more()
+        remains = traffic.stop(_LAST_ANSWERS_SECONDS)
+        say(f"traffic has stopped: {dict(traffic.counts)}; the person: {dict(person.counts)}")
+        remains += aftermath.wait_until_quiet(stage, given.settle_seconds, say)
+        person.stop()
+        remains += aftermath.read_remains(stage, monkey)
+        remains += aftermath.end_processes(stage)
+        facts = Facts(
+            SEND_SECONDS, list(traffic.promises), list(engine.entries), aftermath.read_rows(stage), policies,
+            person.resent, person.given_up, person.retried, person.pauses, remains,
+        )  # fmt: skip
+        found = check.violations(facts)
+        for line in report.details(facts, found):
+            say(line)
+        told = {"traffic": dict(traffic.counts), "person": dict(person.counts), "acts": monkey.done}
+        logged = {"tracebacks in the logs": aftermath.tracebacks(stage)}
+        return {"seed": given.seed, "minutes": given.minutes} | told | logged | report.summary(facts, found), not found
+
+
+def _make_sessions(web: Web, engine: Engine, policies: dict[str, str]) -> None:
+    for at, (name, policy) in enumerate(policies.items()):
+        # WAHA's own pace is a minute a message: most go without any, some of those that have little to send with one.
+        is_paced = at > len(policies) / 2 and at % 5 == 4
+        least, most = _PACES[at % len(_PACES)] if is_paced else (0, 0)
+        reply = web.call(
+            "POST",
+            "/sessions",
+            {
+                "name": name,
+                "transport": "waha",
+                "config": {"base_url": engine.url, "api_key": KEY},
+                "pacing": {"min_interval_ms": least, "max_interval_ms": most, "daily_cap": 0},
+                "on_uncertain": policy,
+            },
+        )
+        assert reply.status == 201, reply
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="how long the monkey is let loose (default: 10)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of a run that is to be repeated")
+    parser.add_argument("--sessions", type=int, default=200)
+    parser.add_argument("--settle-seconds", type=float, default=240, help="how long to wait afterwards for all to end")
+    parser.add_argument("--folder", type=Path, help="for logs and summary.json (default: var/soak-<seed>)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

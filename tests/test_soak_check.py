@@ -1,0 +1,245 @@
+"""The soak's count finds each kind of broken promise, and none where all were kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.soak import check, report
+from tests.soak.facts import Answer, Attempt, Entry, Facts, Pause, Promise, Row
+
+_SEND_SECONDS = 8.0
+
+
+class Case:
+    """One session that sends a, b, c and so on, each a second after the one before, answered after a tenth."""
+
+    def __init__(self, texts: str = "abc", policy: str = "hold") -> None:
+        self.facts = Facts(_SEND_SECONDS, policies={"s": policy})
+        for at, text in enumerate(texts):
+            sent_at = 100.0 + at
+            self.facts.promises.append(Promise("s", text, at, accepted_at=10.0 + at))
+            self.arrives(text, sent_at)
+            tried = (Attempt(sent_at - 0.1, "sent", at),)
+            self.facts.rows.append(Row(text * 8, "s", text, "sent", at, queued_at=10.0 + at, attempts=tried))
+
+    def arrives(self, text: str, at: float, answer: Answer = Answer.ACCEPTED, **changes: Any) -> Entry:
+        """Another hand-over."""
+        given = {"accepted": answer == Answer.ACCEPTED, "ended_at": at + 0.1, "answer": answer} | changes
+        self.facts.entries.append(Entry("s", text, at, **given))
+        return self.facts.entries[-1]
+
+    def entry(self, text: str) -> Entry:
+        """The first hand-over of a message."""
+        return next(entry for entry in self.facts.entries if entry.text == text)
+
+    def row(self, text: str, **changes: Any) -> None:
+        """Change a row."""
+        self.facts.rows = [replace(row, **changes) if row.text == text else row for row in self.facts.rows]
+
+    def fenced(self, text: str, *attempts: tuple[float, str]) -> None:
+        """Give a message these attempts, by when each was fenced and what came of it."""
+        self.row(text, attempts=tuple(Attempt(at, outcome, token) for token, (at, outcome) in enumerate(attempts)))
+
+    def drop(self, text: str) -> None:
+        """Have the engine never hear of a message."""
+        self.facts.entries = [entry for entry in self.facts.entries if entry.text != text]
+
+    def found(self) -> set[str]:
+        """The kinds of violation."""
+        return {violation.kind for violation in check.violations(self.facts)}
+
+
+def _no_row(case: Case) -> None:
+    case.facts.rows = [row for row in case.facts.rows if row.text != "b"]
+
+
+def _still_queued(case: Case) -> None:
+    case.drop("b")
+    case.row("b", status="queued", attempts=())
+
+
+def _sent_but_never_taken(case: Case) -> None:
+    case.drop("b")
+
+
+def _two_rows(case: Case) -> None:
+    case.facts.rows.append(replace(case.facts.rows[1], id="other"))
+
+
+def _sent_again(case: Case) -> None:
+    case.arrives("b", 101.5)
+
+
+def _sent_again_after_an_unclear_answer(case: Case) -> None:
+    case.entry("b").answer, case.entry("b").accepted = Answer.UNCLEAR, False
+    case.arrives("b", 101.5)
+
+
+def _resent_though_the_session_holds(case: Case) -> None:
+    case.row("b", resends=1)
+
+
+def _called_failed_though_taken(case: Case) -> None:
+    case.row("b", status="failed", told=frozenset({"message.failed"}))
+
+
+def _called_cancelled_though_taken(case: Case) -> None:
+    case.row("b", status="cancelled")
+
+
+def _never_handed_in(case: Case) -> None:
+    case.facts.entries.append(Entry("s", "orphan-0", 110.0, True, 110.1, Answer.ACCEPTED))
+
+
+def _through_another_session(case: Case) -> None:
+    case.entry("b").session = "other"
+
+
+def _before_the_answer(case: Case) -> None:
+    case.entry("a").ended_at = 101.3
+
+
+def _while_the_one_before_hangs(case: Case) -> None:
+    case.entry("a").ended_at = None
+
+
+def _overtaken(case: Case) -> None:
+    case.entry("b").arrived_at, case.entry("b").ended_at = 103.0, 103.1
+    case.fenced("b", (102.9, "sent"))
+
+
+def _overtaken_between_two_tries(case: Case) -> None:
+    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
+    case.arrives("b", 103.0)
+    case.fenced("b", (100.9, "retry"), (102.9, "sent"))
+
+
+def _high_priority_overtaken(case: Case) -> None:
+    case.row("c", priority=0)
+
+
+def _scheduled_overtaken_after_it_came_due(case: Case) -> None:
+    _overtaken(case)
+    case.row("b", is_scheduled=True, queued_at=90.0)
+
+
+def _places_in_another_order(case: Case) -> None:
+    case.facts.promises[0].number, case.facts.promises[1].number = 1, 0
+
+
+def _while_paused(case: Case) -> None:
+    case.facts.pauses.append(Pause("s", 100.5, 105.0))
+
+
+def _uncertain_without_a_word(case: Case) -> None:
+    case.row("b", status="uncertain")
+
+
+def _failed_without_a_word(case: Case) -> None:
+    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
+    case.row("b", status="failed")
+
+
+def _something_remains(case: Case) -> None:
+    case.facts.remains.append("3 flights of nobody")
+
+
+_BROKEN: list[tuple[str, Callable[[Case], None]]] = [
+    ("lost", _no_row), ("lost", _still_queued), ("lost", _sent_but_never_taken),
+    ("doubled", _two_rows),
+    ("twice", _sent_again), ("twice", _sent_again_after_an_unclear_answer), ("twice", _resent_though_the_session_holds),
+    ("untrue", _called_failed_though_taken), ("untrue", _called_cancelled_though_taken),
+    ("unpromised", _never_handed_in), ("unpromised", _through_another_session),
+    ("overlap", _before_the_answer), ("overlap", _while_the_one_before_hangs),
+    ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),
+    ("order", _scheduled_overtaken_after_it_came_due),
+    ("place", _places_in_another_order),
+    ("paused", _while_paused),
+    ("untold", _uncertain_without_a_word), ("untold", _failed_without_a_word),
+    ("remains", _something_remains),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "break_it"), _BROKEN, ids=[break_it.__name__ for _, break_it in _BROKEN])
+def test_a_broken_promise_is_found_and_told_apart(kind: str, break_it: Callable[[Case], None]) -> None:
+    case = Case()
+    assert case.found() == set()
+    break_it(case)
+    assert case.found() == {kind}
+    assert any(kind.upper() in line for line in report.details(case.facts, check.violations(case.facts)))
+    assert report.summary(case.facts, check.violations(case.facts))["violations"][kind] >= 1
+
+
+def test_each_kind_of_violation_has_been_seen() -> None:
+    assert {kind for kind, _ in _BROKEN} == set(check.KINDS)
+
+
+def test_what_was_resent_by_policy_may_arrive_twice_and_counts_from_its_first_hand_over() -> None:
+    case = Case(policy="resend")
+    case.entry("a").answer = Answer.UNCLEAR
+    case.arrives("a", 105.0)
+    case.row("a", resends=1)
+    case.fenced("a", (99.9, "uncertain"), (104.9, "sent"))
+    assert case.found() == set()
+    case.arrives("a", 106.0)
+    assert case.found() == {"twice"}
+
+
+def test_what_a_person_had_sent_again_may_arrive_twice() -> None:
+    case = Case()
+    case.arrives("a", 105.0)
+    case.row("a", resends=1)
+    case.fenced("a", (99.9, "uncertain"), (104.9, "sent"))
+    assert case.found() == {"twice"}
+    case.facts.resent_by_person.add("aaaaaaaa")
+    assert case.found() == set()
+
+
+def test_what_never_arrived_before_it_was_given_up_may_come_after_those_behind_it() -> None:
+    case = Case(policy="resend")
+    case.entry("a").arrived_at, case.entry("a").ended_at = 105.0, 105.1
+    case.row("a", resends=1)
+    case.fenced("a", (99.9, "uncertain"), (104.9, "sent"))
+    assert case.found() == set()
+
+
+def test_what_a_person_tried_again_may_come_after_those_behind_it() -> None:
+    case = Case()
+    case.entry("a").answer, case.entry("a").accepted = Answer.REFUSED, False
+    case.arrives("a", 105.0)
+    case.fenced("a", (99.9, "failed"), (104.9, "sent"))
+    case.facts.retried_by_person.add("aaaaaaaa")
+    assert case.found() == set()
+
+
+def test_a_flight_whose_time_is_over_is_no_flight() -> None:
+    case = Case("ab")
+    case.entry("a").ended_at = None
+    case.entry("b").arrived_at, case.entry("b").ended_at = 110.0, 110.1
+    case.fenced("b", (109.9, "sent"))
+    assert case.found() == set()
+
+
+def test_high_priority_goes_before_only_once_it_was_accepted() -> None:
+    case = Case()
+    case.row("c", priority=0)
+    case.facts.promises[2].accepted_at = 101.5
+    assert case.found() == set()
+
+
+def test_what_was_scheduled_is_overtaken_until_it_comes_due() -> None:
+    case = Case()
+    _overtaken(case)
+    case.row("b", is_scheduled=True, queued_at=102.5)
+    assert case.found() == set()
+
+
+def test_what_no_client_knows_of_may_be_there_or_not() -> None:
+    case = Case()
+    case.facts.promises[1].accepted_at = None
+    assert case.found() == set()
+    case.drop("b")
+    _no_row(case)
+    assert case.found() == set()
