@@ -42,9 +42,11 @@ class Proxy:
         self.broken = 0
         self._server = (host, port)
         self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._torn: bytes | None = None
         self._unanswered: bytes | None = None
         self._answered = READY
+        self._times = 0
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -88,9 +90,9 @@ class Proxy:
         """Hand on one half of the next piece in which a client says this, and close both ends."""
         self._torn = within
 
-    def lose_answer(self, to: bytes, answered: bytes = READY) -> None:
-        """Cut the connection of the next client that says `to`, when the server has said `answered` to it."""
-        self._unanswered, self._answered = to, answered
+    def lose_answer(self, to: bytes, answered: bytes = READY, *, times: int = 1) -> None:
+        """Cut the connection of the next clients that say `to`, when the server has said `answered` to it."""
+        self._unanswered, self._answered, self._times = to, answered, times
 
     @property
     def is_armed(self) -> bool:
@@ -103,11 +105,17 @@ class Proxy:
         self._listening.set()
         await self._stopping.wait()
         server.close()
-        for task in (serving := asyncio.all_tasks() - {asyncio.current_task()}):
+        for task in (joining := list(self._tasks)):
             task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.gather(*joining, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: one of asyncio's would say at the end that it was cancelled.
+        task = asyncio.create_task(self._join(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             answers, server = await self._connect()
         except OSError:
@@ -154,7 +162,9 @@ class Proxy:
                         target.write(piece[: len(piece) // 2])
                         return
                     if self._unanswered is not None and self._unanswered in piece:
-                        self._unanswered, link.answer = None, b""
+                        link.answer = b""
+                        self._times -= 1
+                        self._unanswered = self._unanswered if self._times else None
                 elif link.answer is not None:
                     link.answer += piece
                     if self._answered in link.answer:

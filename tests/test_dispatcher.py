@@ -44,6 +44,7 @@ def test_a_session_in_a_frozen_workers_fence_holds_up_no_other() -> None:
     assert asyncio.run(act()) == set(names) - {"s3"}
 
 
+@pytest.mark.fault(33)
 def test_what_an_unanswered_fence_has_committed_is_put_back_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     session_with("one", "two")
     real_fence = dispatching.fence
@@ -201,6 +202,7 @@ def test_what_is_fenced_after_the_worker_was_told_to_stop_is_put_back_unsent() -
     assert not InFlight.objects.exists()
 
 
+@pytest.mark.fault(33)
 def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     session_with("one")
     database = connections["default"]
