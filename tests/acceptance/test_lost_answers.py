@@ -56,10 +56,6 @@ def test_a_commit_of_a_worker_whose_answer_is_lost_is_looked_up_before_anything_
     assert worker.is_running()
 
 
-def site_of(servers: Servers, log: Path, max_connections: int = 100) -> Site:
-    return Site(servers.postgres(max_connections=max_connections), servers.valkey(), log)
-
-
 @pytest.mark.fault(33)
 def test_a_commit_of_a_submit_whose_answer_is_lost_is_503_and_the_same_key_finds_the_message(
     servers: Servers, tmp_path: Path
@@ -89,7 +85,7 @@ def test_a_commit_of_a_submit_whose_answer_is_lost_is_503_and_the_same_key_finds
 def test_without_a_connection_left_the_web_answers_503_and_workers_go_on_with_their_own(
     servers: Servers, tmp_path: Path, process: Callable[..., Process]
 ) -> None:
-    site = site_of(servers, tmp_path / "web.log", max_connections=40)
+    site = Site(servers.postgres(max_connections=40), servers.valkey(), tmp_path / "web.log")
     taken: list[psycopg.Connection] = []
     site.process.start()
     try:
