@@ -83,7 +83,7 @@ def test_a_flushall_with_a_hundred_thousand_queued_changes_nothing_that_anybody_
     for _ in range(NEW):
         crowd.submit(1)
     wait_until(lambda: rebuilds.count() == 2, 120, "the queues are rebuilt")
-    # On two cores that have nothing else to do it takes 25 s.
+    # On two busy cores it takes 20 to 25 s, with the thousand submits.
     assert time.monotonic() - began < 90
     for session in crowd.resting:
         assert job_ids(client, session.name) == line(session)
@@ -91,13 +91,11 @@ def test_a_flushall_with_a_hundred_thousand_queued_changes_nothing_that_anybody_
     # What was under way came back and was written, and whoever sends goes on.
     wait_until(lambda: not InFlight.objects.filter(token__in=flying).exists(), 60, "the sends come back")
     assert set(Attempt.objects.filter(token__in=flying).values_list("outcome", flat=True)) == {"sent"}
-    before = [len(ledger) for ledger in crowd.ledgers([*crowd.quick, *crowd.paced])]
+    before = [len(ledger) for ledger in crowd.ledgers(crowd.paced)]
     wait_until(
-        lambda: all(
-            len(now) > then + 3 for now, then in zip(crowd.ledgers([*crowd.quick, *crowd.paced]), before, strict=True)
-        ),
+        lambda: all(len(now) > then + 3 for now, then in zip(crowd.ledgers(crowd.paced), before, strict=True)),
         60,
-        "quick and paced sessions go on",
+        "paced sessions go on",
     )
     wait_until(lambda: workers_listed(stack) == 2, 60, "both workers are listed again")
     wait_until(lambda: all(len(ledger) == EACH + NEW for ledger in crowd.ledgers(crowd.quick)), 200, "all are sent")
