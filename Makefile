@@ -39,8 +39,8 @@ check: .venv/dev.stamp ## Lint, types, import contract, migrations, production s
 bench: .venv/dev.stamp ## Measure waqueue beside RQ, Celery, BullMQ and others (docs/performance.md)
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
-faults: .venv/dev.stamp ## Run the tests of the fault matrix
-	@.venv/bin/python -m pytest -m fault $(PYTEST_ARGS)
+faults: .venv/dev.stamp ## Break everything, and print what holds (docs/guarantees.md)
+	@.venv/bin/python -m pytest -p tests.fault_matrix -m fault $(PYTEST_ARGS)
 
 soak: .venv/dev.stamp ## Break everything under load and count what was lost (SOAK_ARGS="--minutes 10 --seed 7")
 	@.venv/bin/python -m tests.soak $(SOAK_ARGS)

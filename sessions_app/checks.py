@@ -6,6 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from sessions_app.exceptions import QueueUnavailable
+from sessions_app.queues import durability
+from sessions_app.queues.durability import Weakness
+
 
 @register()
 def check_region(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
@@ -36,3 +40,32 @@ def check_public_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
             )
         ]
     return []
+
+
+_REDIS = {
+    Weakness.FULL: (
+        "Redis refuses what is new: its memory or its disk is full.",
+        "Messages are still accepted and sent, but the queues in Redis fall behind: give it room.",
+        "waqueue.W002",
+    ),
+    Weakness.EVICTS: (
+        "Redis drops keys when its memory is full.",
+        "Set `maxmemory-policy noeviction`: what it refuses is noticed, what it drops is not.",
+        "waqueue.W003",
+    ),
+    Weakness.FORGETS: (
+        "Redis keeps nothing on disk.",
+        "Set `appendonly yes`: each restart of an empty Redis costs a rebuild of all queues.",
+        "waqueue.W004",
+    ),
+}
+
+
+@register(Tags.caches, deploy=True)
+def check_redis(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """How Redis is set up, where it can be asked: it may not be there yet when a deployment is checked."""
+    try:
+        found = durability.weaknesses()
+    except QueueUnavailable:
+        return []
+    return [Warning(what, hint=hint, id=number) for what, hint, number in (_REDIS[weakness] for weakness in found)]

@@ -1,5 +1,6 @@
 """Fixtures for all tests. Those of servers stand in `tests/servers.py`."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,18 +35,32 @@ def clean_redis(redis_client: redis.Redis) -> None:
     deployment_id.cache_clear()
 
 
-@pytest.fixture
-def quiet_redis(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Have a Redis that no other test uses: its statistics and its slow log are those of this one."""
-    monkeypatch.setattr(settings, "REDIS_URL", servers.valkey(appendonly="no").url)
+@contextlib.contextmanager
+def _instead(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Have this process use the Redis at `url` for a while."""
+    monkeypatch.setattr(settings, "REDIS_URL", url)
     clients = (web_client, bulk_client, upkeep_client)
     for client in clients:
         client.cache_clear()
-    with redis.Redis.from_url(settings.REDIS_URL) as own:
+    with redis.Redis.from_url(url) as own:
         yield own
     for client in clients:
         client().close()
         client.cache_clear()
+
+
+@pytest.fixture
+def quiet_redis(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Have a Redis that no other test uses: its statistics and its slow log are those of this one."""
+    with _instead(servers.valkey(appendonly="no").url, monkeypatch) as own:
+        yield own
+
+
+@pytest.fixture
+def kept_redis(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Have a Redis that no other test uses, set up as it should be: it keeps what it is told."""
+    with _instead(servers.valkey().url, monkeypatch) as own:
+        yield own
 
 
 @pytest.fixture

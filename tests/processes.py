@@ -15,7 +15,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 T = TypeVar("T")
 
-__all__ = ["PROJECT", "Process", "descendants", "find_free_port", "gunicorn", "is_alive", "rqworker", "wait_until"]
+__all__ = [
+    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "rqworker",
+    "wait_until",
+]  # fmt: skip
 
 
 def wait_until(predicate: Callable[[], T], deadline_s: float, what: str) -> T:
@@ -35,6 +38,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """How long a process has kept a processor busy so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:

@@ -23,7 +23,7 @@ def _worker(name: str = "w", **fields: Any) -> Worker:
     return Worker.objects.create(name=name, hostname="h", pid=1, concurrency=1, **values)
 
 
-def test_a_healthy_waqueue_says_so_in_one_line() -> None:
+def test_a_healthy_waqueue_says_so_in_one_line(kept_redis: redis.Redis) -> None:
     _worker()
     make_session()
     seen = text_of(boss().get("/admin/"))

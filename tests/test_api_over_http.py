@@ -1,23 +1,19 @@
 """The API as it is served: real gunicorn, real bytes, and stores that go away and come back."""
 
-import contextlib
 import http.client
 import json
-import os
-import socket
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.api_client import Answer, checked_problem
-from tests.processes import PROJECT, Process, find_free_port, gunicorn, wait_until
+from tests.api_client import Answer
+from tests.processes import wait_until
 from tests.servers import Servers
-from waqueue.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.site import Site
 
 pytestmark = pytest.mark.acceptance
 
@@ -26,72 +22,13 @@ HELLO = {"to": "+51930246633", "text": "hello"}
 MESSAGES = "/whatsapp/sessions/alpha/messages"
 
 
-class Site:
-    """A waqueue that answers HTTP: a web process, its own PostgreSQL and its own Redis."""
-
-    def __init__(self, postgres: EmbeddedPostgres, redis: EmbeddedValkey, log: Path) -> None:
-        self.postgres = postgres
-        self.redis = redis
-        self.environ = {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url, "WAQUEUE_MAX_BODY_BYTES": "1048576"}
-        self.manage("migrate", "-v0")
-        scopes = [word for scope in ("read", "send", "manage") for word in ("--scope", scope)]
-        self.key = self.manage("create_api_key", "test", *scopes).strip()
-        self.port = find_free_port()
-        self.process: Process = gunicorn(log, self.environ, self.port)
-
-    def manage(self, *arguments: str) -> str:
-        """Run a command as an operator does, and return what it printed."""
-        command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(
-            command, cwd=PROJECT, env=os.environ | self.environ, stdout=subprocess.PIPE, text=True, check=True
-        )
-        return done.stdout
-
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send a request with the key."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        given = {"Authorization": f"Bearer {self.key}"} | given
-        if body is not None:
-            given |= {"Content-Type": "application/json"}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), given)
-            response = connection.getresponse()
-            content = response.read()
-        finally:
-            connection.close()
-        kind = response.getheader("Content-Type")
-        if response.status >= 400 and method != "HEAD":
-            return checked_problem(response.status, kind, content, response.headers)
-        return Answer(response.status, json.loads(content) if content else None, response.headers)
-
-    def is_answering(self) -> bool:
-        """Say whether the web process answers at all."""
-        try:
-            return self.call("GET", "/livez").status == 200
-        except OSError:
-            return False
-
-    def raw(self, request: bytes) -> Answer:
-        """Send bytes as they are, and read an error."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as plug:
-            # It may have heard enough before the end. What it answered is there to be read.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                plug.sendall(request)
-            response = http.client.HTTPResponse(plug)
-            response.begin()
-            return checked_problem(
-                response.status, response.getheader("Content-Type"), response.read(), response.headers
-            )
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return a waqueue for the tests of this file; each leaves it whole."""
     servers = Servers()
     try:
         log = tmp_path_factory.mktemp("site") / "web.log"
-        site = Site(servers.postgres(), servers.valkey(), log)
+        site = Site(servers.postgres(), servers.valkey(), log, WAQUEUE_MAX_BODY_BYTES="1048576")
         site.process.start()
         try:
             wait_until(site.is_answering, 30, "the web process answers")
@@ -135,6 +72,7 @@ def test_head_has_no_body_and_the_connection_goes_on(site: Site) -> None:
     connection.close()
 
 
+@pytest.mark.fault(13)
 def test_without_postgresql_nothing_is_accepted_and_livez_answers(site: Site) -> None:
     site.postgres.kill()
     try:
@@ -156,6 +94,7 @@ def test_without_postgresql_nothing_is_accepted_and_livez_answers(site: Site) ->
     assert site.call("POST", MESSAGES, HELLO).status == 202
 
 
+@pytest.mark.fault(11)
 def test_without_redis_a_message_is_accepted_within_300_ms(site: Site) -> None:
     before = site.call("GET", "/whatsapp/sessions/alpha")["depth"]
     site.redis.kill()
@@ -173,6 +112,24 @@ def test_without_redis_a_message_is_accepted_within_300_ms(site: Site) -> None:
         site.redis.start()
     assert site.call("GET", "/whatsapp/queues")["degraded"] is False
     assert site.call("GET", "/whatsapp/sessions/alpha")["depth"] == before + 5
+
+
+@pytest.mark.fault(28)
+def test_the_same_idempotency_key_from_fifty_clients_at_once_makes_one_message(site: Site) -> None:
+    before = site.call("GET", "/whatsapp/sessions/alpha")["depth"]
+    together = threading.Barrier(50, timeout=30)
+
+    def send(_: int) -> Answer:
+        together.wait()
+        return site.call("POST", MESSAGES, HELLO, Idempotency_Key="one-and-the-same")
+
+    with ThreadPoolExecutor(50) as clients:
+        answers = list(clients.map(send, range(50)))
+    accepted = [answer for answer in answers if answer.status == 202]
+    assert len([answer for answer in accepted if "Idempotency-Replayed" not in answer.headers]) == 1
+    assert {answer["code"] for answer in answers if answer not in accepted} <= {"idempotency_key_in_use"}
+    assert len({answer["id"] for answer in accepted}) == 1
+    assert site.call("GET", "/whatsapp/sessions/alpha")["depth"] == before + 1
 
 
 def test_a_key_made_at_the_command_line_opens_at_once(site: Site) -> None:

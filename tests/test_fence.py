@@ -59,6 +59,7 @@ def test_the_first_message_is_committed_as_sending_with_its_attempt_before_anyth
     assert InFlight.objects.get().message_id == first.pk
 
 
+@pytest.mark.fault(33)
 def test_a_session_in_flight_is_refused_to_every_other_worker() -> None:
     session_with("one", "two")
 
@@ -86,6 +87,7 @@ def test_many_sessions_are_fenced_in_one_commit_and_the_empty_ones_leave_no_rese
     assert InFlight.objects.count() == 10
 
 
+@pytest.mark.fault(33)
 def test_two_workers_who_fence_one_session_at_once_send_one_message() -> None:
     session_with("one", "two")
 
@@ -108,6 +110,7 @@ async def _hold_the_settle(one: LabWorker, other: LabWorker, settlement: outcome
         return await fencing
 
 
+@pytest.mark.fault(33)
 def test_a_worker_that_waited_for_the_settle_sends_the_next_message_and_not_the_settled_one() -> None:
     _, (first, second) = session_with("one", "two")
 
@@ -122,6 +125,7 @@ def test_a_worker_that_waited_for_the_settle_sends_the_next_message_and_not_the_
     assert (first.status, first.attempts, first.provider_id) == (Status.SENT, 1, "engine-1")
 
 
+@pytest.mark.fault(33)
 def test_a_worker_that_waited_for_a_retry_does_not_overtake_the_message_that_waits() -> None:
     _, (first, second) = session_with("one", "two")
 
@@ -140,6 +144,7 @@ def test_a_worker_that_waited_for_a_retry_does_not_overtake_the_message_that_wai
     assert (first.status, second.status) == (Status.QUEUED, Status.QUEUED)
 
 
+@pytest.mark.fault(33)
 def test_a_worker_that_waited_while_the_message_was_put_back_sends_that_same_message_once() -> None:
     _, (first, _) = session_with("one", "two")
 
@@ -155,6 +160,7 @@ def test_a_worker_that_waited_while_the_message_was_put_back_sends_that_same_mes
     assert first.attempts == 1
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("status", ["cancelled", "failed"])
 def test_a_message_that_is_taken_away_between_look_and_commit_is_not_sent(status: str) -> None:
     _, (first, second) = session_with("one", "two")
@@ -173,6 +179,7 @@ def test_a_message_that_is_taken_away_between_look_and_commit_is_not_sent(status
     assert [flight.message_id for flight in after.flights] == [second.pk]
 
 
+@pytest.mark.fault(33)
 def test_a_message_retried_by_a_person_while_a_worker_waits_keeps_its_place() -> None:
     _, (first, second, third) = session_with("one", "two", "three")
     Message.objects.filter(pk=first.pk).update(status=Status.FAILED)
@@ -194,6 +201,7 @@ def test_a_message_retried_by_a_person_while_a_worker_waits_keeps_its_place() ->
     assert third.status == Status.QUEUED
 
 
+@pytest.mark.fault(33)
 def test_a_rolled_back_reservation_leaves_the_session_to_the_worker_who_waited() -> None:
     session_with("one")
 

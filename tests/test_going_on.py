@@ -104,6 +104,7 @@ def test_a_message_that_somebody_has_locked_does_not_keep_the_outcome_before_it_
     assert not InFlight.objects.exists()
 
 
+@pytest.mark.fault(33)
 def test_what_went_on_in_a_commit_that_was_not_answered_is_put_back_and_nothing_goes_on_until_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -164,6 +164,7 @@ def test_expired_answers_go_by_themselves() -> None:
 # At once.
 
 
+@pytest.mark.fault(28)
 @pytest.mark.django_db(transaction=True)
 def test_fifty_at_once_make_one_message(redis_client: Any) -> None:
     make_session("alpha")

@@ -80,6 +80,7 @@ def test_a_put_gives_up_within_300_ms(away: Callable[[], None], is_warm: bool) -
     assert fastest(put) < 0.3
 
 
+@pytest.mark.fault(11)
 def test_a_submit_is_kept_all_the_same_and_says_so_once(
     away: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +123,7 @@ def test_whoever_looks_into_redis_is_told(away: Callable[[], None]) -> None:
             look()
 
 
+@pytest.mark.fault(11)
 def test_when_redis_is_back_everything_goes_on(valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture) -> None:
     session = make_session()
     submit(session, "one")

@@ -14,8 +14,10 @@ from django.utils.translation import ngettext
 from sessions_app.admin import words
 from sessions_app.admin.base import APP, VIEW_ORPHAN
 from sessions_app.admin.phrases import said
+from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Orphan, Session, Worker
-from sessions_app.queues import inspect
+from sessions_app.queues import durability, inspect
+from sessions_app.queues.durability import Weakness
 from sessions_app.services import worklist
 from sessions_app.services.worklist import WorklistItem
 
@@ -53,11 +55,13 @@ def context(request: HttpRequest) -> dict[str, Any]:
     seen = [item for item in found if request.user.has_perm(_PERMISSIONS.get(item.kind, f"{APP}.view_message"))]
     keys = _session_keys(seen[:_SHOWN])
     has_redis = inspect.is_reachable()
+    redis_faults = _redis_faults() if has_redis else []
     alive = Worker.objects.alive().count()
     orphans = Orphan.objects.unresolved().count()
     return {
-        "is_healthy": not found and has_redis,
+        "is_healthy": not found and has_redis and not redis_faults,
         "has_redis": has_redis,
+        "redis_faults": redis_faults,
         "lines": [_line(item, keys, readable=words.may_read(request)) for item in seen[:_SHOWN]],
         "unshown": max(0, len(seen) - _SHOWN),
         "is_hidden": len(seen) < len(found),
@@ -71,6 +75,19 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "has_sessions": Session.objects.alive().exists(),
         "may_add_session": request.user.has_perm(f"{APP}.add_session"),
     }
+
+
+def _redis_faults() -> list[str]:
+    """What is wrong with how Redis is set up, in words."""
+    said_of = {
+        Weakness.FULL: _("Redis is full: messages are accepted and sent, but its queues fall behind. Give it room."),
+        Weakness.EVICTS: _("Redis drops keys when it is full: set maxmemory-policy to noeviction."),
+        Weakness.FORGETS: _("Redis keeps nothing on disk: set appendonly to yes."),
+    }
+    try:
+        return [said_of[weakness] for weakness in durability.weaknesses()]
+    except QueueUnavailable:
+        return []
 
 
 def _session_keys(items: Sequence[WorklistItem]) -> dict[str, int]:

@@ -17,12 +17,16 @@ while at <= #ARGV and not is_foreign do
   local id, key, before, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   at = at + 4
   -- A job that has its hash stands in the line already: a rebuild was faster.
-  local stands = redis.call('EXISTS', key) == 1
+  local exists = redis.call('EXISTS', key) == 1
+  local stands = exists
   if stands and ARGV[5] == '1' then
     stands = redis.call('LPOS', KEYS[5], id, 'RANK', -1)
   end
   if not stands then
-    redis.call('DEL', key)
+    if exists then
+      -- Never for nothing: after a first write, Redis lets the rest of a script go past its limit of memory.
+      redis.call('DEL', key)
+    end
     redis.call('HSET', key, unpack(ARGV, at, at + count - 1))
     local placed = 0
     if before ~= '' then

@@ -1,0 +1,110 @@
+"""Hosts whose clocks differ by five minutes: order and pace hold, and nothing waits for the difference."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from sessions_app.models import Deployment, Event, LoopbackEntry, Status
+from sessions_app.queues.connection import web_client
+from sessions_app.services.pacing import Pacing
+from tests.acceptance.stack import Stack
+from tests.processes import PROJECT, Process, find_free_port, wait_until
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), pytest.mark.fault(25)]
+
+OFF_S = 300
+PACE_MS = 600
+# How PostgreSQL tells the time. Functions of these names that come first in the search path are asked in their place.
+CLOCKS = {"now": "STABLE", "transaction_timestamp": "STABLE", "statement_timestamp": "STABLE", "clock_timestamp": ""}
+
+
+def run(*statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    # Whoever connects from now on finds it so.
+    connection.close()
+    connection.close_pool()
+
+
+@pytest.fixture(params=[OFF_S, -OFF_S], ids=["database ahead", "database behind"])
+def off_s(request: pytest.FixtureRequest, stack: Stack) -> Iterator[int]:
+    """Have a PostgreSQL whose clock differs from that of Redis, and of this process, by so much."""
+    seconds = int(request.param)
+    database = connection.settings_dict["NAME"]
+    run(
+        "CREATE SCHEMA skewed",
+        *(
+            f"CREATE FUNCTION skewed.{name}() RETURNS timestamptz LANGUAGE sql {volatility} "
+            f"AS $$ SELECT pg_catalog.{name}() + interval '{seconds} seconds' $$"
+            for name, volatility in CLOCKS.items()
+        ),
+        f'ALTER DATABASE "{database}" SET search_path = skewed, pg_catalog, public',
+    )
+    yield seconds
+    run(f'ALTER DATABASE "{database}" RESET search_path', "DROP SCHEMA skewed CASCADE")
+
+
+def off_by(stack: Stack, seconds: int) -> Process:
+    """A worker on a host whose clock is off."""
+    path = str(PROJECT / "tests" / "skewed_clock")
+    return stack.ready_worker(PYTHONPATH=path, WAQUEUE_TEST_CLOCK_SECONDS=str(seconds))
+
+
+def said_at(worker: Process) -> datetime:
+    """When the worker says, by its own clock, that it began to serve."""
+    found = re.search(r"^(\S+) .* serves all sessions", worker.output, re.MULTILINE)
+    assert found is not None
+    return datetime.fromisoformat(found[1]).astimezone(UTC)
+
+
+def test_order_and_pace_hold_and_nothing_waits_for_the_difference(stack: Stack, off_s: int) -> None:
+    plain = [stack.session(f"plain-{number}", delay_ms=20) for number in range(5)]
+    paced = stack.session("paced", pacing=Pacing(min_interval_ms=PACE_MS, max_interval_ms=PACE_MS))
+    for session in plain:
+        stack.submit(session, range(100))
+    stack.submit(paced, range(20))
+    off, right = off_by(stack, -off_s), stack.ready_worker()
+    wait_until(lambda: "serves" in off.output and "serves" in right.output, 20, "both serve")
+    # They really differ: the database from here one way, the worker the other.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        assert abs((cursor.fetchone()[0] - timezone.now()).total_seconds() - off_s) < 60
+    assert abs((said_at(off) - said_at(right)).total_seconds() + off_s) < 60
+
+    wait_until(lambda: len(stack.ledger(paced)) > 5, 60, "they send")
+    redis.Redis.from_url(stack.redis.url).flushall()
+    for session in plain:
+        stack.submit(session, range(100, 120))
+    stack.wait_for(620, Status.SENT, within_s=120)
+    for session in plain:
+        stack.assert_in_order_and_once(session, 120)
+        stack.assert_never_two_at_once(session, 20)
+    stack.assert_in_order_and_once(paced, 20)
+    times = LoopbackEntry.objects.filter(session_name="paced").order_by("id").values_list("created_at", flat=True)
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+    assert min(gaps) >= PACE_MS / 1000
+    assert sum(gaps) < 60
+    assert not Event.objects.filter(kind="worker.gone").exists()
+
+
+def test_a_message_that_nobody_was_told_of_is_found_as_soon_as_elsewhere(
+    stack: Stack, off_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = stack.session("s")
+    worker = off_by(stack, off_s)
+    wait_until(lambda: Deployment.current().redis_generation, 60, "the worker knows this Redis")
+    with monkeypatch.context() as patch:
+        patch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{find_free_port()}/0")
+        web_client.cache_clear()
+        stack.submit(session, range(3))
+    web_client.cache_clear()
+    stack.wait_for(3, Status.SENT, within_s=60)
+    assert "nobody was looking at" in worker.output

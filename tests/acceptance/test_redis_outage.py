@@ -1,0 +1,160 @@
+"""Redis that is away, silent, slow or torn off under load: workers wait, go on by themselves, and never spin."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from sessions_app.models import DesiredState, Message, Session, Status
+from sessions_app.queues import keys
+from tests.acceptance.stack import Stack
+from tests.factories import job_ids, line
+from tests.processes import cpu_seconds, wait_until
+from tests.proxy import Proxy
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
+
+# The waits between two tries reach their longest, 2 s, within the first five seconds: from then on each second of an
+# outage is like the one before, and a minute of it proves no more.
+AWAY_S = 15.0
+# A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
+MOST_BUSY = 0.05
+
+
+@pytest.fixture
+def network(stack: Stack) -> Iterator[Proxy]:
+    """Have a network between the workers and Redis."""
+    with Proxy("127.0.0.1", urlsplit(stack.redis.url).port or 0) as made:
+        yield made
+
+
+def kill(stack: Stack, network: Proxy) -> Callable[[], None]:
+    stack.redis.kill()
+    return stack.redis.start
+
+
+def silence(stack: Stack, network: Proxy) -> Callable[[], None]:
+    network.is_silent = True
+
+    def end() -> None:
+        network.is_silent = False
+
+    return end
+
+
+def loaded(stack: Stack, each: int, *, count: int = 10) -> list[Session]:
+    """Sessions with messages that take a while."""
+    made = [stack.session(f"s{number}", delay_ms=30) for number in range(count)]
+    for session in made:
+        stack.submit(session, range(each))
+    return made
+
+
+def assert_all_are_sent(stack: Stack, sessions: list[Session], each: int) -> None:
+    stack.wait_for(len(sessions) * each, Status.SENT, within_s=150)
+    for session in sessions:
+        stack.assert_in_order_and_once(session, each)
+    assert set(Message.objects.values_list("attempts", flat=True)) == {1}
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("go_away", [kill, silence])
+def test_while_redis_is_away_workers_wait_without_spinning_and_go_on_when_it_is_back(
+    go_away: Callable[[Stack, Proxy], Callable[[], None]], stack: Stack, network: Proxy
+) -> None:
+    sessions = loaded(stack, 100)
+    through = network.instead_of(stack.redis.url)
+    both = [stack.ready_worker(REDIS_URL=through), stack.ready_worker(REDIS_URL=through)]
+    wait_until(lambda: stack.count(Status.SENT) > 100, 60, "they send")
+    come_back = go_away(stack, network)
+    for session in sessions:
+        stack.submit(session, range(100, 120))
+    for worker in both:
+        wait_until(lambda worker=worker: "tries again" in worker.output, 30, "both notice")
+    busy, began = [cpu_seconds(worker.pid) for worker in both], time.monotonic()
+    wait_until(lambda: time.monotonic() > began + AWAY_S, AWAY_S + 10, "the outage lasts")
+    for worker, before in zip(both, busy, strict=True):
+        assert worker.is_running()
+        assert cpu_seconds(worker.pid) - before < MOST_BUSY * (time.monotonic() - began)
+    assert stack.count(Status.SENT) < 1200
+    come_back()
+    assert_all_are_sent(stack, sessions, 120)
+    assert all(worker.is_running() for worker in both)
+
+
+@pytest.mark.fault(12)
+def test_a_redis_that_takes_half_a_second_for_each_command_only_slows_the_work(stack: Stack, network: Proxy) -> None:
+    network.latency_s = 0.5
+    sessions = loaded(stack, 20)
+    worker = stack.ready_worker(REDIS_URL=network.instead_of(stack.redis.url))
+    assert_all_are_sent(stack, sessions, 20)
+    assert worker.is_running()
+    assert "tries again" not in worker.output
+
+
+def torn(network: Proxy) -> None:
+    """Redis hears the first half of a command, and then nothing more."""
+    network.tear(b"EVALSHA")
+
+
+def unanswered(network: Proxy) -> None:
+    """Redis does as it was told, and nobody hears of it."""
+    network.lose_answer(b"EVALSHA", answered=b"\r\n")
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("breaks", [torn, unanswered])
+def test_connections_to_redis_that_break_in_the_middle_of_a_command_cost_nothing_but_time(
+    breaks: Callable[[Proxy], None], stack: Stack, network: Proxy
+) -> None:
+    sessions = loaded(stack, 100)
+    worker = stack.ready_worker(REDIS_URL=network.instead_of(stack.redis.url))
+    for number in range(1, 21):
+        wait_until(lambda least=30 * number: stack.count(Status.SENT) > least, 60, "it sends")
+        breaks(network)
+        wait_until(lambda: not network.is_armed, 30, "a connection breaks")
+    assert network.broken == 20
+    assert_all_are_sent(stack, sessions, 100)
+    assert worker.is_running()
+    with redis.Redis.from_url(stack.redis.url) as client:
+        wait_until(lambda: not list(client.scan_iter("rq:job:*")), 90, "the mirror is empty")
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("comes_back_with", ["nothing", "old data"])
+def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_is_sent_again(
+    comes_back_with: str, stack: Stack
+) -> None:
+    resting = stack.session("resting", desired_state=DesiredState.PAUSED)
+    stack.submit(resting, range(20))
+    sessions = loaded(stack, 100, count=5)
+    finished = stack.session("finished")
+    stack.submit(finished, range(20))
+    stack.redis.stop()
+    old = stack.redis.folder / "old"
+    shutil.copytree(stack.redis.data_dir, old)
+    stack.redis.start()
+    # What is put right is put right by them, and not by the reconciliation of the next minute.
+    both = [stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="3600") for _ in range(2)]
+    wait_until(lambda: stack.count(Status.SENT) > 150 and len(stack.ledger(finished)) == 20, 60, "they send")
+
+    stack.redis.kill()
+    shutil.rmtree(stack.redis.data_dir)
+    if comes_back_with == "old data":
+        shutil.copytree(old, stack.redis.data_dir)
+    for session in (*sessions, resting):
+        stack.submit(session, range(100, 110))
+    stack.redis.start()
+    stack.wait_for(570, Status.SENT, within_s=120)
+    for session in sessions:
+        stack.assert_in_order_and_once(session, 110)
+    stack.assert_in_order_and_once(finished, 20)
+    assert stack.count(Status.QUEUED) == 30
+    with redis.Redis.from_url(stack.redis.url) as client:
+        wait_until(lambda: job_ids(client, "resting") == line(resting), 90, "who rests has its queue in order")
+        left = {keys.job_key(pk) for pk in line(resting)}
+        wait_until(lambda: {key.decode() for key in client.scan_iter("rq:job:*")} == left, 90, "no other job is left")
+    assert all(worker.is_running() for worker in both)
