@@ -29,6 +29,7 @@ from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.thread import Thread
 from sessions_app.worker.upkeep import Upkeep
 from waqueue import serving
+from waqueue.garbage import collect_seldom
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class SessionWorker(Worker):  # type: ignore[misc]
         without a due session.
         """
         serving.declare()
+        collect_seldom()
         return asyncio.run(self._work(burst=burst, max_jobs=max_jobs, max_idle_time=max_idle_time))
 
     async def _work(self, *, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from functools import lru_cache
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
@@ -182,9 +183,15 @@ def _remote_name(session_name: str, config: dict[str, Any]) -> str:
 def _address(config: dict[str, Any], *path: str) -> URL:
     """An address of WAHA's API; `path` is quoted already."""
     try:
-        return URL(clean_base_url(str(config.get("base_url", "")))).joinpath("api", *path, encoded=True)
+        return _api(str(config.get("base_url", ""))).joinpath(*path, encoded=True)
     except ValueError:
         raise SessionRefused("the session has no address of WAHA: set base_url, and resume") from None
+
+
+@lru_cache(maxsize=1024)
+def _api(base_url: str) -> URL:
+    # Engines are few, and messages many.
+    return URL(clean_base_url(base_url)).joinpath("api", encoded=True)
 
 
 def _headers(config: dict[str, Any]) -> dict[str, str]:
