@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from sessions_app import crash_points
 from sessions_app.exceptions import OutcomeUnknown, SendError
 from sessions_app.transports import registry
 from sessions_app.transports.base import Outgoing, Transport
@@ -39,7 +40,9 @@ class Sender:
             config = transport.open_config(flight.config)
             outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
             async with asyncio.timeout(flight.deadline - started):
-                return accepted(flight, await transport.send(outgoing))
+                provider_id = await transport.send(outgoing)
+                crash_points.reach("send: accepted")
+                return accepted(flight, provider_id)
         except SendError as error:
             return refused(flight, error)
         except TimeoutError:
