@@ -11,6 +11,7 @@ from sessions_app.queues import connection as redis_connection
 from tests.acceptance.engine import Engine
 from tests.acceptance.stack import Stack
 from tests.processes import Process
+from tests.reconciliation_lab import in_order
 from waqueue.embedded import EmbeddedValkey
 
 
@@ -41,3 +42,9 @@ def engine() -> Iterator[Engine]:
     """Return a WAHA's simulator with a ledger of its own."""
     with Engine() as started:
         yield started
+
+
+@pytest.fixture
+def known_redis(stack: Stack) -> None:
+    """Have a Redis that was put in order before: otherwise the first worker signals all sessions once more."""
+    in_order()

@@ -13,18 +13,15 @@ from sessions_app.queues import keys
 from tests.acceptance.engine import Engine, Gate, Together
 from tests.acceptance.stack import Stack
 from tests.processes import wait_until
-from tests.reconciliation_lab import in_order
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("known_redis"),
+]
 
 # So long may a send take: whoever died is judged the sooner.
 HURRIED = {"WAQUEUE_SEND_SECONDS": "5"}
-
-
-@pytest.fixture(autouse=True)
-def known_redis(stack: Stack) -> None:
-    """Have a Redis that was put in order before: otherwise the first worker signals all sessions once more."""
-    in_order()
 
 
 def message(session: Session, number: int) -> Message:
