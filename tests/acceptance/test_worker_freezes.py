@@ -58,9 +58,16 @@ def test_frozen_after_its_claim_it_takes_nothing_that_another_has_taken_meanwhil
     other = stack.ready_worker()
     wait_until(lambda: is_missed(frozen) and engine.ledger(session) == [0, 1], 60, "another is sending")
     thaw(frozen)
+    # Once it sends for another session, it is past what it had claimed before.
+    neighbour = engine.session("neighbour")
+    its_own = Attempt.objects.filter(worker_id=Worker.objects.get(pid=frozen.pid).pk)
+    wait_until(lambda: stack.submit(neighbour, [100]) and its_own.exists(), 30, "it claims and sends")
+    assert set(its_own.values_list("session_id", flat=True)) == {neighbour.pk}
     assert engine.ledger(session) == [0, 1]
+    assert Message.objects.get(text="1").status == Status.SENDING
     gate.is_open = True
-    stack.wait_for(4, Status.SENT, within_s=60)
+    sent = Message.objects.filter(session=session, status=Status.SENT)
+    wait_until(lambda: sent.count() == 4, 60, "all are sent")
     assert_it_serves_again(stack, frozen, other, session, 4)
     assert engine.ledger(session) == list(range(5))
     assert set(Message.objects.values_list("attempts", flat=True)) == {1}

@@ -66,10 +66,10 @@ def test_all_workers_killed_20_times_at_random_moments_lose_nothing_and_send_not
     unknown = defaultdict(set)
     for name, text in Message.objects.filter(status=Status.UNCERTAIN).values_list("session__name", "text"):
         unknown[name].add(int(text))
-    assert unknown
     assert sum(map(len, unknown.values())) <= KILLS * 2 * int(HURRIED["WAQUEUE_CONCURRENCY"])
     for session in served:
         ledger = engine.ledger(session)
         assert ledger == sorted(set(ledger)), session.name
         assert set(range(submitted)) - set(ledger) <= unknown[session.name], session.name
     assert not behaviour.overlapping
+    assert unknown
