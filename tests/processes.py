@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
 __all__ = [
-    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "rqworker",
+    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "is_stopped", "rqworker",
     "wait_until",
 ]  # fmt: skip
 
@@ -34,10 +34,20 @@ def wait_until(predicate: Callable[[], T], deadline_s: float, what: str) -> T:
 
 def is_alive(pid: int) -> bool:
     """Say whether a process runs. One that has ended and waits to be counted out does not."""
+    return _state(pid) not in ("", "Z")
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process was frozen by SIGSTOP."""
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    """Return the letter by which Linux says what a process does; nothing for one that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 def cpu_seconds(pid: int) -> float:

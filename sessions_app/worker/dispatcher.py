@@ -16,6 +16,7 @@ import psycopg
 from django.conf import settings
 from django.db import Error as DatabaseError
 
+from sessions_app import crash_points
 from sessions_app.database import end
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, ObservedState
@@ -212,6 +213,7 @@ class Dispatcher:
             self.on_generation(claim.generation)
         if claim.sessions:
             self.idle_since = clock.now()
+            crash_points.reach("claim: answered")
         to_fence = [] if claim.is_suspended else self.limits.unpark(ready)
         to_fence += [
             session
@@ -263,6 +265,7 @@ class Dispatcher:
             self.doubt()
             self.landing.give_back(GiveBack(session, 1000) for session in sessions)
             raise
+        crash_points.reach("fence: committed")
         self.take_off(fenced)
 
     def take_off(self, fenced: Fenced) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import psycopg
 
+from sessions_app import crash_points
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, EventKind, Hold, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
@@ -170,6 +171,7 @@ class Landing:
         """Write a batch and fence what comes next; False when that did not work and the batch has yet to be written."""
         self._going_count += 1
         self._none_going.clear()
+        crash_points.reach("go on: about to write")
         try:
             room = self._onward.limits.room_after(settlement.flight for settlement in batch)
             settled, fenced = await store.run_for(
@@ -187,6 +189,7 @@ class Landing:
             self._going_count -= 1
             if not self._going_count:
                 self._none_going.set()
+        crash_points.reach("go on: committed")
         self._after(settled, going)
         self._onward.take_off(fenced)
         return True
@@ -194,8 +197,10 @@ class Landing:
     async def _write(self, store: Store, batch: Sequence[Settlement]) -> list[Settled]:
         """Write a batch, however long PostgreSQL is gone. What it refuses is found by writing halves."""
         while True:
+            crash_points.reach("settle: about to write")
             try:
                 settled = await store.run_for(len(batch), settle, batch)
+                crash_points.reach("settle: written")
                 self._settling.reset()
                 return settled
             except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.LockNotAvailable) as error:

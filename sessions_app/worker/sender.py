@@ -41,7 +41,9 @@ class Sender:
             outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
             crash_points.reach("send: handing over", flight.content)
             async with asyncio.timeout(flight.deadline - started):
-                return accepted(flight, await transport.send(outgoing))
+                provider_id = await transport.send(outgoing)
+                crash_points.reach("send: accepted")
+                return accepted(flight, provider_id)
         except SendError as error:
             return refused(flight, error)
         except TimeoutError:

@@ -8,8 +8,10 @@ import pytest
 from django.db import connection
 
 from sessions_app.queues import connection as redis_connection
+from tests.acceptance.engine import Engine
 from tests.acceptance.stack import Stack
 from tests.processes import Process
+from tests.reconciliation_lab import in_order
 from waqueue.embedded import EmbeddedValkey
 
 
@@ -33,3 +35,16 @@ def stack(
     database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
     yield Stack(own_redis, {"DATABASE_URL": database.geturl(), "REDIS_URL": own_redis.url}, process)
     _forget_clients()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """Return a WAHA's simulator with a ledger of its own."""
+    with Engine() as started:
+        yield started
+
+
+@pytest.fixture
+def known_redis(stack: Stack) -> None:
+    """Have a Redis that was put in order before: otherwise the first worker signals all sessions once more."""
+    in_order()

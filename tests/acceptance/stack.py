@@ -1,15 +1,18 @@
 """Real workers and a real ledger: what was handed over stands in loopback's own entries, whatever else was lost."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.db import connection
+from django.db.models.functions import Now
 
 from sessions_app.models import LoopbackEntry, Message, Session, Worker
+from sessions_app.models.worker import STEADY
 from sessions_app.services import messages, sessions
 from sessions_app.services.audit import Actor
-from tests.processes import Process, rqworker, wait_until
+from tests.processes import Process, is_stopped, rqworker, wait_until
 from waqueue.embedded import EmbeddedValkey
 
 ACTOR = Actor("the test")
@@ -33,6 +36,22 @@ class Stack:
         before = Worker.objects.count()
         worker = self.worker(*arguments, **environ)
         wait_until(lambda: Worker.objects.count() > before, 30, "the worker registers")
+        return worker
+
+    def judge(self, **environ: str) -> Process:
+        """Start a worker that may judge others at once, as one that has been beating for long."""
+        worker = self.ready_worker(**environ)
+        Worker.objects.filter(pid=worker.pid).update(steady_since=Now() - STEADY)
+        return worker
+
+    def crash(self, at: str, **environ: str) -> None:
+        """Have a worker die at a crash point."""
+        assert self.worker(WAQUEUE_TEST_CRASH_AT=at, **environ).wait(60) == -signal.SIGKILL
+
+    def freeze(self, at: str, **environ: str) -> Process:
+        """Have a worker stop at a crash point; it goes on when it is sent SIGCONT."""
+        worker = self.worker(WAQUEUE_TEST_CRASH_AT=at, WAQUEUE_TEST_CRASH_BY="SIGSTOP", **environ)
+        wait_until(lambda: is_stopped(worker.pid), 60, f"the worker stops at {at!r}")
         return worker
 
     def session(self, name: str, **options: Any) -> Session:

@@ -70,6 +70,7 @@ def test_after_flushall_everything_is_sent_once_and_in_order_also_what_came_late
     assert Event.objects.filter(kind="queues.rebuilt").exists()
 
 
+@pytest.mark.fault(4)
 def test_a_message_whose_worker_was_killed_while_sending_becomes_uncertain_and_its_session_goes_on(
     stack: Stack,
 ) -> None:
@@ -210,6 +211,7 @@ def test_two_workers_one_of_them_killed_again_and_again_keep_order_and_lose_noth
     assert stack.count(Status.UNCERTAIN) <= 15
 
 
+@pytest.mark.fault("14a")
 def test_a_worker_that_was_frozen_before_its_hand_over_does_not_hand_over_after(stack: Stack) -> None:
     session = stack.session("s", delay_ms=50)
     frozen = stack.ready_worker()

@@ -3,9 +3,9 @@
 import logging
 import re
 import uuid
-from functools import lru_cache
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import quote
 
