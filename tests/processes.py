@@ -16,8 +16,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
 __all__ = [
-    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "is_stopped", "rqworker",
-    "wait_until",
+    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "is_stopped",
+    "rqworker", "wait_until",
 ]  # fmt: skip
 
 
