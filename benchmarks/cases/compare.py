@@ -50,7 +50,7 @@ def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
             "waqueue reads the ids in both stores, asks for each job whether its content is there, and looks through "
             "all keys for queues of no session. Nothing differs, so that there is no second look.",
             f"The bare client reads {_STEP} queues a round trip.",
-            "KEYS and DEL is the way of the incident: KEYS queue:*, then DEL of every queue that it found.",
+            "KEYS and DEL is the way of the incident: KEYS rq:queue:*, then DEL of every queue that it found.",
         ],
     )  # fmt: skip
 
