@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.contrib.postgres.indexes import HashIndex
 from django.db import connection, models
@@ -129,7 +130,7 @@ FROM unnest(%s::bigint[], %s::uuid[]) done(id, message) WHERE e.id = done.id
 class OrphanEntryQuerySet(models.QuerySet["OrphanEntry"]):
     def keep(self, orphan: Orphan, entries: Sequence["OrphanEntry"]) -> None:
         """Insert what was copied of an orphan, in one statement; what is there at its place already stays."""
-        columns = [
+        columns: list[list[Any]] = [
             [each.index for each in entries],
             [bytes(each.raw) for each in entries],
             [each.job_id for each in entries],

@@ -9,8 +9,10 @@ from redis.exceptions import RedisError, ResponseError
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.queues import keys
 
-# Entries of one read of one queue, and jobs of one question.
-_ENTRIES = 2000
+# Queues of one round trip, entries of one read of one queue, and jobs of one question: what comes in one piece, Redis
+# works off before it serves anybody else.
+_QUEUES = 100
+_ENTRIES = 1000
 _JOB = keys.RQ_JOB_PREFIX.encode()
 
 
@@ -24,10 +26,12 @@ def queues(session_names: Sequence[str], *, most: int, client: redis.Redis) -> l
     start = 0
     try:
         while pending and start < most:
-            with client.pipeline(transaction=False) as pipe:
-                for at in pending:
-                    pipe.lrange(keys.queue_key(session_names[at]), start, start + _ENTRIES - 1)
-                replies = pipe.execute(raise_on_error=False)
+            replies: list[Any] = []
+            for first in range(0, len(pending), _QUEUES):
+                with client.pipeline(transaction=False) as pipe:
+                    for at in pending[first : first + _QUEUES]:
+                        pipe.lrange(keys.queue_key(session_names[at]), start, start + _ENTRIES - 1)
+                    replies += pipe.execute(raise_on_error=False)
             unfinished = []
             for at, reply in zip(pending, replies, strict=True):
                 if isinstance(reply, ResponseError):

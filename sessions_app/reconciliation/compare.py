@@ -18,6 +18,7 @@ from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.entries import printable
 from sessions_app.reconciliation import older_database, stranded
 from sessions_app.reconciliation.difference import Difference
+from sessions_app.reconciliation.long_queues import NAMED
 from sessions_app.reconciliation.mirrors import differences
 from sessions_app.reconciliation.report import Report
 from sessions_app.services.orphans.archiving import queue_label
@@ -194,7 +195,9 @@ def _report_mirror(report: Report, row: Session, difference: Difference) -> None
     ):
         if jobs:
             report.add(
-                kind, queue=row.queue_name, session=row.name, messages=len(jobs), row=row, job_ids=tuple(jobs)
+                kind, queue=row.queue_name, session=row.name, messages=len(jobs), row=row,
+                # No more are named of a long queue.
+                detail="or more" if len(jobs) >= NAMED else "",
             )  # fmt: skip
     if difference.is_misordered:
         report.add(FindingKind.WRONG_ORDER, queue=row.queue_name, session=row.name, row=row)
