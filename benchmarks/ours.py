@@ -19,10 +19,11 @@ EVENTS = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('wa_even
 SENT = "SELECT count(*) FROM wa_message WHERE status = 'sent'"
 
 
-def start_worker(stores: Stores, concurrency: int = CONCURRENCY) -> Process:
+def start_worker(stores: Stores, concurrency: int = CONCURRENCY, **environ: str) -> Process:
     """Empty the stores, start a worker, and return when it listens and has nothing left to prepare."""
     stores.reset()
-    worker = stores.run([sys.executable, "-m", "benchmarks.worker"], environ={"WAQUEUE_CONCURRENCY": str(concurrency)})
+    environ = {"WAQUEUE_CONCURRENCY": str(concurrency), **environ}
+    worker = stores.run([sys.executable, "-m", "benchmarks.worker"], environ=environ)
 
     def is_ready() -> bool:
         generation = stores.redis.hget(keys.META, "generation")

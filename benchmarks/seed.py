@@ -18,9 +18,12 @@ _CHUNK = 2000
 
 def seed(
     stores: Stores, sessions: int, each: int, transport: str = "noop", config: dict[str, Any] | None = None,
-    pace_ms: int = 0,
+    pace_ms: int = 0, *, mirrored: bool = True,
 ) -> None:  # fmt: skip
-    """Make paused sessions s0, s1, ... with `each` queued messages, `pace_ms` apart. Nobody is signalled."""
+    """Make paused sessions s0, s1, ... with `each` queued messages, `pace_ms` apart. Nobody is signalled.
+
+    Where it is not `mirrored`, Redis is left as it is.
+    """
     transports.register()
     kind = registry.get(transport)
     made = Session.objects.bulk_create(
@@ -38,7 +41,8 @@ def seed(
     SessionDispatch.objects.bulk_create([SessionDispatch(session=session) for session in made], batch_size=_CHUNK)
     if each:
         _messages(stores, each)
-        _mirror(stores)
+        if mirrored:
+            _mirror(stores)
     stores.database.execute("VACUUM (ANALYZE)")
 
 
@@ -66,7 +70,7 @@ def _messages(stores: Stores, each: int) -> None:
 def _mirror(stores: Stores) -> None:
     """Write the RQ queues of all messages."""
     pipe = stores.redis.pipeline(transaction=False)
-    for number, (name, message) in enumerate(_queued(), 1):
+    for number, (name, message) in enumerate(queued("seq", "session_id"), 1):
         pipe.execute_command("HSET", keys.job_key(message.pk), *job_fields(name, message))
         pipe.rpush(keys.queue_key(name), str(message.pk))
         if message.seq == 1:
@@ -76,6 +80,7 @@ def _mirror(stores: Stores) -> None:
     pipe.execute()
 
 
-def _queued() -> Iterator[tuple[str, Any]]:
-    for message in Message.objects.select_related("session").order_by("seq", "session_id").iterator(_CHUNK):
+def queued(*order: str) -> Iterator[tuple[str, Any]]:
+    """All messages in this order, each with the name of its session."""
+    for message in Message.objects.select_related("session").order_by(*order).iterator(_CHUNK):
         yield message.session.name, message

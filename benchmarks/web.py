@@ -34,16 +34,17 @@ class Server:
         return f"{self.address}/whatsapp/sessions/s{session}/messages"
 
 
-def start(stores: Stores, application: str, headers: Mapping[str, str]) -> Server:
-    """Start a web server; return it when all of its processes have loaded the application."""
+def start(stores: Stores, application: str, headers: Mapping[str, str], *, is_awaited: bool = True) -> Server:
+    """Start a web server; return it when all of its processes have loaded the application, or at once."""
     address = f"127.0.0.1:{find_free_port()}"
     argv = [sys.executable, "-m", "gunicorn", application, "--bind", address, *_SETTINGS]
     # With the log that `make run` writes.
     environ = {"WEB_CONCURRENCY": str(_PROCESSES), "WAQUEUE_LOG_LEVEL": "INFO"}
     process = stores.run([*argv, "--config", gunicorn_config.__file__], environ=environ)
-    process.wait_until(
-        lambda: process.log.read_text().count(gunicorn_config.READY) >= _PROCESSES, 60, f"{application} is loaded"
-    )
+    if is_awaited:
+        process.wait_until(
+            lambda: process.log.read_text().count(gunicorn_config.READY) >= _PROCESSES, 60, f"{application} is loaded"
+        )
     return Server(process, f"http://{address}", headers)
 
 

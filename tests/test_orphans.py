@@ -5,10 +5,15 @@ import io
 import json
 import uuid
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 import redis
+from django.db import connection
+from django.db.models import CharField
+from django.db.models.functions import Cast
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sessions_app.exceptions import Conflict, SessionNotFound
@@ -158,10 +163,10 @@ def test_what_was_sent_already_is_marked_and_skipped_unless_asked_for(redis_clie
 def test_duplicates_are_looked_for_in_parts_however_many_there_are(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans.archiving, "_PART", 2)
-    looked_at, mark = [], orphans.archiving.mark_known
+    looked_at, find = [], orphans.archiving.find_known
+    monkeypatch.setattr(orphans.archiving.lists, "read", partial(orphans.archiving.lists.read, count=2))
     monkeypatch.setattr(
-        orphans.archiving, "mark_known", lambda entries: looked_at.append(len(entries)) or mark(entries)
+        orphans.archiving, "find_known", lambda entries: looked_at.append(len(entries)) or find(entries)
     )
     submit(make_session("beta"), *"abde", client_ref="ref")
     legacy_list(redis_client, "gone", "abcdefg", client_ref="ref")
@@ -169,6 +174,26 @@ def test_duplicates_are_looked_for_in_parts_however_many_there_are(
     marked = [entry.text for entry in orphans.entries(Orphan.objects.get()) if entry.duplicate_of is not None]
     assert marked == list("abde")
     assert looked_at == [2, 2, 2, 1]
+
+
+@pytest.mark.fault(27)
+def test_what_was_sent_already_is_looked_for_by_an_index_however_much_an_orphan_holds(
+    redis_client: redis.Redis,
+) -> None:
+    submit(make_session("beta"), *["text"] * 2000)
+    Message.objects.update(client_ref=Cast("id", CharField()))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE wa_message")
+    legacy_list(redis_client, "gone", range(300))
+    with CaptureQueriesContext(connection) as asked:
+        run(policy=Policy.ARCHIVE)
+    looks = [query["sql"] for query in asked if query["sql"].startswith("SELECT") and '"client_ref" IN' in query["sql"]]
+    assert looks
+    for look in looks:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN {look}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+        assert "wa_message_client_ref" in plan, plan
 
 
 def test_what_was_sent_since_it_was_archived_is_skipped_too(redis_client: redis.Redis) -> None:

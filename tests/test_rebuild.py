@@ -13,6 +13,7 @@ from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Deployment, Event, EventKind, Message, Priority, Session, Status
 from sessions_app.queues import keys, mirror
 from sessions_app.queues.connection import upkeep_client
+from sessions_app.queues.replacement import Replacements
 from sessions_app.reconciliation import rebuild as module
 from sessions_app.reconciliation.rebuild import rebuild, rebuild_session
 from sessions_app.services import messages, sessions
@@ -140,10 +141,10 @@ def test_a_rebuild_that_failed_is_done_by_the_next_one(
     submit(session, "one", "two")
     redis_client.flushdb()
 
-    def away(replacement: mirror.Replacement) -> None:
+    def away(replacement: Replacements) -> None:
         raise QueueUnavailable
 
-    monkeypatch.setattr(mirror.Replacement, "swap", away)
+    monkeypatch.setattr(Replacements, "swap", away)
     with pytest.raises(QueueUnavailable):
         rebuild("g1")
     assert Deployment.current().redis_generation == ""
@@ -158,13 +159,13 @@ def test_redis_that_is_wiped_once_more_meanwhile_ends_up_right(
 ) -> None:
     session = make_session()
     submit(session, "one", "two")
-    swap = mirror.Replacement.swap
+    swap = Replacements.swap
 
-    def wiped_again(replacement: mirror.Replacement) -> object:
+    def wiped_again(replacement: Replacements) -> object:
         redis_client.flushdb()
         return swap(replacement)
 
-    monkeypatch.setattr(mirror.Replacement, "swap", wiped_again)
+    monkeypatch.setattr(Replacements, "swap", wiped_again)
     rebuild("g1")
     assert job_ids(redis_client, "alpha") == line(session)
     assert_readable(redis_client, "alpha")
@@ -293,16 +294,16 @@ def test_whatever_happens_meanwhile_the_queue_ends_up_right(
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add, swap = mirror.Replacement.add, mirror.Replacement.swap
+    add, swap = Replacements.add, Replacements.swap
     happen = once(lambda: act(session))
     monkeypatch.setattr(module, "_CHUNK", 2)
 
-    def slow_add(replacement: mirror.Replacement, chunk: list[Message]) -> None:
+    def slow_add(replacement: Replacements, chunk: list[tuple[str, Message]]) -> None:
         add(replacement, chunk)
         if when == "between two reads":
             happen()
 
-    def slow_swap(replacement: mirror.Replacement) -> object:
+    def slow_swap(replacement: Replacements) -> object:
         if when == "before the swap":
             happen()
         answer = swap(replacement)
@@ -310,8 +311,8 @@ def test_whatever_happens_meanwhile_the_queue_ends_up_right(
             happen()
         return answer
 
-    monkeypatch.setattr(mirror.Replacement, "add", slow_add)
-    monkeypatch.setattr(mirror.Replacement, "swap", slow_swap)
+    monkeypatch.setattr(Replacements, "add", slow_add)
+    monkeypatch.setattr(Replacements, "swap", slow_swap)
     rebuild_session(session, upkeep_client())
     assert job_ids(redis_client, "alpha") == line(session)
     assert_readable(redis_client, "alpha")

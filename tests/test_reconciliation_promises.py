@@ -8,10 +8,11 @@ import pytest
 import redis
 
 from sessions_app.exceptions import OtherDeployment
-from sessions_app.models import Message, Orphan, OrphanEntry, OrphanState, Status
-from sessions_app.queues import inspect, keys, lists, mirror
+from sessions_app.models import Message, Orphan, OrphanEntry, OrphanState, Session, Status
+from sessions_app.queues import inspect, keys, lists, mirror, reading
 from sessions_app.queues.connection import upkeep_client
-from sessions_app.reconciliation import compare, mirrors
+from sessions_app.queues.replacement import Replacements
+from sessions_app.reconciliation import compare, long_queues, mirrors
 from sessions_app.reconciliation.rebuild import rebuild_session
 from tests.factories import job_ids, line, make_session, submit
 from tests.reconciliation_lab import found, in_order, run, stock_queue, texts_of
@@ -28,9 +29,9 @@ def test_unknown_jobs_that_come_between_the_look_and_the_swap_are_in_the_orphan_
     in_order()
     queue = keys.queue_key("alpha")
     redis_client.rpush(queue, redis_client.lpop(queue))
-    swap = mirror.Replacement.swap
+    swap = Replacements.swap
 
-    def late(replacement: mirror.Replacement) -> object:
+    def late(replacement: Replacements) -> object:
         monkeypatch.undo()
         texts = stock_queue(redis_client, "alpha", [0, 499, 500, 501])
         redis_client.ltrim(queue, 0, -5)
@@ -39,7 +40,7 @@ def test_unknown_jobs_that_come_between_the_look_and_the_swap_are_in_the_orphan_
         assert [redis_client.lpos(queue, job) for job in texts] == [0, 499, 500, 501]
         return swap(replacement)
 
-    monkeypatch.setattr(mirror.Replacement, "swap", late)
+    monkeypatch.setattr(Replacements, "swap", late)
     assert found(run()) == [("wrong_order", "alpha", 0, "put right")]
     assert sorted(texts_of(Orphan.objects.get()), key=int) == ["0", "499", "500", "501"]
     assert job_ids(redis_client, "alpha") == line(session)
@@ -115,8 +116,8 @@ def test_neither_a_swap_nor_a_renaming_touches_the_redis_of_another_database(red
     submit(session, "one")
     before = redis_client.lrange(keys.queue_key("alpha"), 0, -1)
     redis_client.hset(keys.META, "deployment", "another")
-    with mirror.Replacement("alpha", upkeep_client()) as replacement:
-        replacement.add(list(Message.objects.all()))
+    with Replacements(["alpha"], upkeep_client()) as replacement:
+        replacement.add([("alpha", message) for message in Message.objects.all()])
         with pytest.raises(OtherDeployment):
             replacement.swap()
     with pytest.raises(OtherDeployment):
@@ -163,8 +164,14 @@ def test_a_long_queue_is_compared_without_being_held(
     submit(beta, *["text"] * 5)
     in_order()
     monkeypatch.setattr(mirrors, "_HELD", 50)
-    monkeypatch.setattr(mirrors, "_ENTRIES", 20)
-    assert list(mirrors.differences([alpha, beta], upkeep_client())) == []
+    monkeypatch.setattr(reading, "_ENTRIES", 20)
+    monkeypatch.setattr(long_queues, "_PART", 30)
+
+    def different() -> list[Session]:
+        depths = inspect.depths(["alpha", "beta"], client=upkeep_client())
+        return [session for session, _ in mirrors.differences([alpha, beta], depths, upkeep_client())]
+
+    assert different() == []
     queue = keys.queue_key("alpha")
     for wrong in (
         lambda: redis_client.lset(queue, 61, "stranger"),
@@ -175,9 +182,9 @@ def test_a_long_queue_is_compared_without_being_held(
         lambda: Message.objects.filter(pk=line(alpha)[40]).update(status=Status.SENT),
     ):
         wrong()
-        assert [session for session, _ in mirrors.differences([alpha, beta], upkeep_client())] == [alpha]
+        assert different() == [alpha]
         run()
-        assert list(mirrors.differences([alpha, beta], upkeep_client())) == []
+        assert different() == []
 
 
 @pytest.mark.fault(27)

@@ -9,8 +9,8 @@ import redis
 from django.utils import timezone
 
 from sessions_app.models import Deployment, FindingKind, Message, Orphan, OrphanEntry, OrphanState, Session, Status
-from sessions_app.queues import keys
-from sessions_app.reconciliation import compare
+from sessions_app.queues import keys, reading
+from sessions_app.reconciliation import compare, long_queues, mirrors
 from sessions_app.reconciliation.repair import Policy
 from tests.factories import become, is_due, job_ids, line, make_session, submit
 from tests.reconciliation_lab import (
@@ -26,7 +26,17 @@ from tests.reconciliation_lab import (
     texts_of,
 )
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause", "any_length")]
+
+
+@pytest.fixture(params=["short", "long"])
+def any_length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have queues compared as short ones are, and as ones that memory does not hold."""
+    if request.param == "long":
+        monkeypatch.setattr(mirrors, "_HELD", 0)
+        monkeypatch.setattr(reading, "_ENTRIES", 2)
+        monkeypatch.setattr(long_queues, "_PART", 3)
+
 
 QUEUE = keys.queue_key("alpha")
 

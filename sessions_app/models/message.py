@@ -89,6 +89,13 @@ SELECT first FROM drawn
 """
 
 
+# The same for rows that have their places already and are told of elsewhere.
+_KEEP = """
+INSERT INTO wa_message ({columns})
+SELECT {values} FROM json_populate_recordset(NULL::wa_message, %s::json) new ORDER BY new.seq
+"""
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     def open(self) -> "MessageQuerySet":
         """Those that stand in a line, in any session."""
@@ -104,11 +111,8 @@ class MessageQuerySet(models.QuerySet["Message"]):
         Sets their `seq`. False when the session is deleted: nothing is written then. Raises the errors of django.db.
         As `bulk_create` does, it calls neither `save` nor signals.
         """
-        columns, statement = _append()
-        rows = [
-            {column: value for name, column in columns if (value := getattr(message, name)) is not None} | {"seq": at}
-            for at, message in enumerate(messages)
-        ]
+        columns, statement = _statement(_APPEND, seq="drawn.first + new.seq")
+        rows = [_row(columns, message) | {"seq": at} for at, message in enumerate(messages)]
         said: dict[str, int | str] = {
             "session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str),
         }  # fmt: skip
@@ -120,6 +124,18 @@ class MessageQuerySet(models.QuerySet["Message"]):
             message.seq = drawn[0] + at
             message._state.adding, message._state.db = False, connection.alias
         return True
+
+    def keep(self, messages: Sequence["Message"]) -> None:
+        """Insert new rows at the places that they have, in one statement. It tells nobody. Raises errors of django.db.
+
+        As `bulk_create` does, it calls neither `save` nor signals; it takes a fifth of the time.
+        """
+        if messages:
+            columns, statement = _statement(_KEEP)
+            with connection.cursor() as cursor:
+                cursor.execute(statement, [json.dumps([_row(columns, each) for each in messages], default=str)])
+        for message in messages:
+            message._state.adding, message._state.db = False, connection.alias
 
     def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
         """How many messages of each batch are in which status, in one look into one index."""
@@ -262,8 +278,13 @@ class Message(models.Model):
 
 
 @cache
-def _append() -> tuple[list[tuple[str, str]], str]:
-    """The attributes of a message with their columns, and the statement that appends such rows."""
+def _statement(text: str, **instead: str) -> tuple[list[tuple[str, str]], str]:
+    """The attributes of a message with their columns, and a statement that inserts such rows."""
     columns = [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
-    values = {column: f'new."{column}"' for _, column in columns} | {"seq": "drawn.first + new.seq"}
-    return columns, _APPEND.format(columns=", ".join(f'"{each}"' for each in values), values=", ".join(values.values()))
+    values = {column: f'new."{column}"' for _, column in columns} | instead
+    return columns, text.format(columns=", ".join(f'"{each}"' for each in values), values=", ".join(values.values()))
+
+
+def _row(columns: Sequence[tuple[str, str]], message: Message) -> dict[str, Any]:
+    """A message as JSON takes it. What is not named is null."""
+    return {column: value for name, column in columns if (value := getattr(message, name)) is not None}

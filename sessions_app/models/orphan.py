@@ -1,9 +1,13 @@
 """Orphan: messages whose session PostgreSQL does not have. OrphanEntry: one of them, whole, also when unreadable."""
 
+import json
 import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 
 from django.contrib.postgres.indexes import HashIndex
-from django.db import models
+from django.db import connection, models
 from django.db.models import BinaryField, Func, Q
 from django.utils.translation import gettext_lazy as _
 
@@ -109,6 +113,45 @@ class Orphan(models.Model):
         return self.queue
 
 
+# Column by column, because thousands of rows as parameters take longer than PostgreSQL takes to keep them.
+_KEEP = """
+INSERT INTO wa_orphan_entry
+    (orphan_id, index, raw, job_id, recipient, content, created_at, readable, error, duplicate_of)
+SELECT %s, * FROM unnest(%s::int[], %s::bytea[], %s::text[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::bool[],
+    %s::text[], %s::uuid[])
+ON CONFLICT DO NOTHING
+"""
+_RESTORED = """
+UPDATE wa_orphan_entry e SET message_id = done.message, restored_at = %s
+FROM unnest(%s::bigint[], %s::uuid[]) done(id, message) WHERE e.id = done.id
+"""
+
+
+class OrphanEntryQuerySet(models.QuerySet["OrphanEntry"]):
+    def keep(self, orphan: Orphan, entries: Sequence["OrphanEntry"]) -> None:
+        """Insert what was copied of an orphan, in one statement; what is there at its place already stays."""
+        columns: list[list[Any]] = [
+            [each.index for each in entries],
+            [bytes(each.raw) for each in entries],
+            [each.job_id for each in entries],
+            [each.recipient for each in entries],
+            [json.dumps(each.content) for each in entries],
+            [each.created_at for each in entries],
+            [each.readable for each in entries],
+            [each.error for each in entries],
+            [each.duplicate_of for each in entries],
+        ]
+        if entries:
+            with connection.cursor() as cursor:
+                cursor.execute(_KEEP, [orphan.pk, *columns])
+
+    def restored(self, at: datetime, entries: Iterable[tuple["OrphanEntry", Message]]) -> None:
+        """Write down as which message each of these was restored, in one statement."""
+        pairs = [(entry.pk, message.pk) for entry, message in entries]
+        with connection.cursor() as cursor:
+            cursor.execute(_RESTORED, [at, [pk for pk, _ in pairs], [pk for _, pk in pairs]])
+
+
 class OrphanEntry(models.Model):
     """One entry of an orphan's list, in its order. `raw` is what stood in Redis, byte by byte."""
 
@@ -131,6 +174,8 @@ class OrphanEntry(models.Model):
         Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="orphan_entries"
     )
     restored_at = models.DateTimeField(_("restored"), null=True, blank=True)
+
+    objects = OrphanEntryQuerySet.as_manager()
 
     class Meta:
         db_table = "wa_orphan_entry"

@@ -98,9 +98,24 @@ def run_all(client: redis.Redis, script: Script, keys: Sequence[str | bytes], ca
 
     Redis serves others between the calls. The script has to be known to Redis already: by a `run` just before.
     """
+    return _pipelined(client, script, ((keys, args) for args in calls))
+
+
+def run_each(
+    client: redis.Redis, script: Script, calls: Sequence[tuple[Sequence[str | bytes], list[Any]]]
+) -> list[Any]:
+    """Run `script` once for the keys and arguments of each call, in two round trips; raise what `run` raises."""
+    # By itself: Redis gets to know the script.
+    first = [run(client, script, *call) for call in calls[:1]]
+    return first + (_pipelined(client, script, calls[1:]) if len(calls) > 1 else [])
+
+
+def _pipelined(
+    client: redis.Redis, script: Script, calls: Iterable[tuple[Sequence[str | bytes], list[Any]]]
+) -> list[Any]:
     try:
         with client.pipeline(transaction=False) as pipe:
-            for args in calls:
+            for keys, args in calls:
                 pipe.evalsha(script.sha, len(keys), *keys, *args)
             return [_ours(reply) for reply in pipe.execute()]
     except RedisError as error:

@@ -1,7 +1,7 @@
 """What is in Redis now, for pages, the API and reconciliation. Reads only; never `KEYS`, never deserialises."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from sessions_app.queues import keys, scripts
 from sessions_app.queues.connection import deployment_id, run, web_client
 
 _FAR_MS = 2**53
+# Names of one step: Redis serves nobody else meanwhile.
+_SCAN = 1000
 
 
 def depths(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[int]:
@@ -118,13 +120,13 @@ def due_in_ms(session_names: Sequence[str], *, client: redis.Redis | None = None
     return [None if score is None else int(max(-_FAR_MS, min(_FAR_MS, float(score)))) - now_ms for score in scores]
 
 
-def empty_names(*, client: redis.Redis | None = None) -> set[bytes]:
-    """Queues that RQ still lists by name though they hold nothing. Raises QueueUnavailable."""
+def empty_names(*, owned: Container[bytes] = (), client: redis.Redis | None = None) -> set[bytes]:
+    """Queues that RQ still lists by name though they hold nothing, but for those `owned`. Raises QueueUnavailable."""
     client = client or web_client()
     prefix = (keys.RQ_QUEUE_PREFIX + keys.QUEUE_PREFIX).encode()
     try:
-        known: Any = client.smembers(keys.RQ_QUEUES)
-        listed: list[bytes] = [key for key in known if key.startswith(prefix)]
+        known: Any = client.sscan_iter(keys.RQ_QUEUES, count=_SCAN)
+        listed: list[bytes] = [key for key in known if key.startswith(prefix) and key not in owned]
         with client.pipeline(transaction=False) as pipe:
             for key in listed:
                 pipe.exists(key)

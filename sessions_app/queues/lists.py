@@ -15,14 +15,14 @@ from sessions_app.queues.connection import deployment_id, run, upkeep_client
 from sessions_app.queues.entries import WHOLE_BYTES, ParsedEntry, parse_job, parse_legacy, too_large_job
 
 # Keys of one SCAN step, entries of one read: Redis serves nobody else meanwhile.
-_SCAN = 500
+_SCAN = 1000
 CHUNK = 500
 # A list of no more bytes is read by its entries alone, a larger one by few at a time until so many bytes are there.
 _SMALL_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 4 * 1024 * 1024
 _FEW = 16
-_STAGING_PREFIX = b"waqueue:archive:"
-_REPLACED_PREFIX = b"waqueue:replaced:"
+STAGING_PREFIX = b"waqueue:archive:"
+REPLACED_PREFIX = b"waqueue:replaced:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,58 +33,62 @@ class FoundKey:
     length: int | None
 
 
-def scan(prefix: bytes, *, client: redis.Redis | None = None) -> Iterator[FoundKey]:
-    """All keys that begin with `prefix`, each at least once, with their lengths. Raises QueueUnavailable."""
+def scan(*prefixes: bytes, client: redis.Redis | None = None) -> Iterator[FoundKey]:
+    """All keys that begin with one of `prefixes`, each at least once, with their lengths, in one walk through all keys.
+
+    Raises QueueUnavailable.
+    """
     client = client or upkeep_client()
-    pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]^\\" else bytes([byte]) for byte in prefix) + b"*"
-    cursor: Any = 0
-    found: Any
-    while True:
+    pattern = _pattern(prefixes)
+    cursor: Any = None
+    names: list[bytes] = []
+    while cursor != 0 or names:
         try:
-            cursor, found = client.scan(cursor, match=pattern, count=_SCAN)
             with client.pipeline(transaction=False) as pipe:
-                for key in found:
+                for key in names:
                     pipe.llen(key)
-                lengths = pipe.execute(raise_on_error=False)
+                if cursor != 0:
+                    pipe.scan(cursor or 0, match=pattern, count=_SCAN)
+                replies: list[Any] = pipe.execute(raise_on_error=False)
+            if cursor != 0 and isinstance(replies[-1], Exception):
+                raise replies[-1]
         except RedisError as error:
             raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-        for key, length in zip(found, lengths, strict=True):
+        for key, length in zip(names, replies, strict=False):
             if isinstance(length, ResponseError):
                 yield FoundKey(key, None)
             elif length:
                 yield FoundKey(key, length)
-        if cursor == 0:
-            return
+        names = []
+        if cursor != 0:
+            cursor, found = replies[-1]
+            names = [key for key in found if key.startswith(prefixes)]
 
 
-def scan_staged(*, client: redis.Redis | None = None) -> Iterator[FoundKey]:
-    """Lists that were renamed away by an archiving."""
-    return scan(_STAGING_PREFIX, client=client)
-
-
-def scan_replaced(*, client: redis.Redis | None = None) -> Iterator[FoundKey]:
-    """Lists that were replaced by new ones and not looked through yet."""
-    return scan(_REPLACED_PREFIX, client=client)
+def _pattern(prefixes: Sequence[bytes]) -> bytes:
+    """What all keys match that begin with one of `prefixes`, and few others: place by place any of their bytes."""
+    places = [b"".join(b"\\" + bytes([byte]) for byte in sorted(set(place))) for place in zip(*prefixes, strict=False)]
+    return b"".join(b"[" + place + b"]" for place in places) + b"*"
 
 
 def is_staged(key: bytes) -> bool:
     """Whether this is a list that an archiving renamed."""
-    return key.startswith(_STAGING_PREFIX)
+    return key.startswith(STAGING_PREFIX)
 
 
 def is_replaced(key: bytes) -> bool:
     """Whether this is a list that a new one has replaced."""
-    return key.startswith(_REPLACED_PREFIX)
+    return key.startswith(REPLACED_PREFIX)
 
 
 def replaced_key(key: bytes) -> bytes:
     """A name for a list that is about to be replaced."""
-    return _REPLACED_PREFIX + uuid.uuid4().hex.encode() + b":" + key
+    return REPLACED_PREFIX + uuid.uuid4().hex.encode() + b":" + key
 
 
 def original_of(renamed: bytes) -> bytes:
     """What a renamed list was called before."""
-    return renamed.removeprefix(_STAGING_PREFIX).removeprefix(_REPLACED_PREFIX).partition(b":")[2]
+    return renamed.removeprefix(STAGING_PREFIX).removeprefix(REPLACED_PREFIX).partition(b":")[2]
 
 
 def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis | None = None) -> list[bytes]:

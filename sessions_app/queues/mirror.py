@@ -1,7 +1,5 @@
 """What the web, people and commands do in Redis: put jobs, signal sessions, take jobs out."""
 
-import contextlib
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,6 @@ from sessions_app.models import Message
 from sessions_app.queues import inspect, keys, scripts
 from sessions_app.queues.connection import bulk_client, deployment_id, run, run_all, web_client
 from sessions_app.queues.jobs import job_fields
-from sessions_app.queues.lists import replaced_key
 
 # Jobs in one script call, and bytes of them: Redis serves nobody else while it runs.
 _CHUNK = 200
@@ -151,48 +148,3 @@ def job_ids(session_name: str, *, client: redis.Redis) -> list[str] | None:
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
     return found
-
-
-class Replacement:
-    """A new list of jobs for one session, written beside the old one and then swapped in.
-
-    Readers see the old list or the new one, never a part. An unfinished one vanishes by itself.
-    """
-
-    _TTL_SECONDS = 600
-
-    def __init__(self, session_name: str, client: redis.Redis) -> None:
-        self._session_name = session_name
-        self._client = client
-        self._key = f"waqueue:replacement:{uuid.uuid4().hex}"
-
-    def __enter__(self) -> "Replacement":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        with contextlib.suppress(RedisError):
-            self._client.unlink(self._key)
-
-    def add(self, messages: Sequence[Message]) -> None:
-        """Add the next messages of the line. Raises QueueUnavailable."""
-        try:
-            with self._client.pipeline(transaction=False) as pipe:
-                for message in messages:
-                    # What is left of an earlier one may be about to expire.
-                    pipe.unlink(keys.job_key(message.pk))
-                    pipe.hset(keys.job_key(message.pk), items=job_fields(self._session_name, message))
-                pipe.rpush(self._key, *(str(message.pk) for message in messages))
-                pipe.expire(self._key, self._TTL_SECONDS)
-                pipe.execute()
-        except RedisError as error:
-            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-
-    def swap(self) -> bytes | None:
-        """Make it the session's queue; return the name under which the old one now waits to be looked through.
-
-        A key of that name that is no list is left alone. Raises QueueUnavailable, OtherDeployment.
-        """
-        key = keys.queue_key(self._session_name)
-        old = replaced_key(key.encode())
-        where: list[str | bytes] = [self._key, key, old, keys.META, keys.RQ_QUEUES]
-        return old if run(self._client, scripts.SWAP, where, [deployment_id()]) else None

@@ -5,7 +5,7 @@ Two looks at least a second apart: what a put, a settle or a new session is just
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 import redis
@@ -17,7 +17,9 @@ from sessions_app.queues import inspect, keys, lists
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.entries import printable
 from sessions_app.reconciliation import older_database, stranded
-from sessions_app.reconciliation.mirrors import Difference, differences
+from sessions_app.reconciliation.difference import Difference
+from sessions_app.reconciliation.long_queues import NAMED
+from sessions_app.reconciliation.mirrors import differences
 from sessions_app.reconciliation.report import Report
 from sessions_app.services.orphans.archiving import queue_label
 
@@ -82,66 +84,49 @@ class _Look:
         )  # fmt: skip
 
     def _look(self, only: "_Look | None") -> None:
-        self._queues()
-        self._legacy()
+        depths = self._scan()
+        # After the scan: the queue of a session that was made meanwhile is no orphan.
+        sessions = list(Session.objects.alive().only("name").order_by("pk"))
+        owned = {keys.queue_key(session.name).encode() for session in sessions}
+        self.orphans = {key: length for key, length in depths.items() if key not in owned}
+        if self._session_name is None:
+            self.empty_names = inspect.empty_names(owned=owned, client=self._client)
         self._vanished()
         for orphan in self.unfinished:
             if orphan.state == OrphanState.DETECTED and not lists.length(bytes(orphan.staging_key)):
                 # Not renamed yet: it is the list of an archiving that was begun, not another one.
                 self.orphans.pop(bytes(orphan.key), None)
                 self.legacy.pop(bytes(orphan.key), None)
-        known = {bytes(orphan.staging_key) for orphan in self.unfinished}
-        self.strays = {
-            found.key: found.length or 0
-            for found in (*lists.scan_staged(client=self._client), *lists.scan_replaced(client=self._client))
-            if found.key not in known
-        }
-        if self._session_name:
-            self.strays = {}
-        sessions = self._sessions() if only is None else [row for row, _ in only.mirrors.values()]
-        self.mirrors = {row.pk: (row, difference) for row, difference in differences(sessions, self._client)}
+        for orphan in self.unfinished:
+            self.strays.pop(bytes(orphan.staging_key), None)
+        if only is not None:
+            sessions = [session for session in sessions if session.pk in only.mirrors]
+        elif self._session_name:
+            sessions = [session for session in sessions if session.name == self._session_name]
+        lengths = [depths.get(keys.queue_key(session.name).encode(), 0) for session in sessions]
+        self.mirrors = {row.pk: (row, difference) for row, difference in differences(sessions, lengths, self._client)}
         self.stranded = {
             pk: name for pk, name in stranded.stranded_sessions(self._client) if self._session_name in (None, name)
         }
 
-    def _sessions(self) -> list[Session]:
-        alive = Session.objects.alive().order_by("pk")
-        return list(alive.filter(name=self._session_name) if self._session_name else alive)
-
-    def _queues(self) -> None:
-        found: dict[bytes, int] = {}
-        for key in lists.scan(_QUEUES, client=self._client):
-            if not self._is_wanted(key.key.removeprefix(_QUEUES)):
-                continue
-            if key.length is None:
-                self.foreign.append(key.key)
-            else:
-                found[key.key] = key.length
-        self.orphans = {key: found[key] for key in self._without_owner(found)}
-        if self._session_name is None:
-            self.empty_names = self._without_owner(inspect.empty_names(client=self._client))
-
-    def _without_owner(self, queue_keys: Iterable[bytes]) -> set[bytes]:
-        """Those of these queues whose session PostgreSQL does not have."""
-        ownerless: set[bytes] = set()
-        for part in _parts(list(queue_keys)):
-            # Several keys may read alike, where bytes that are no text are escaped or a long name is cut.
-            names = {key: _name_of(key) for key in part}
-            owned = set(Session.objects.alive().filter(name__in=set(names.values())).values_list("name", flat=True))
-            ownerless |= {key for key, name in names.items() if name not in owned}
-        return ownerless
-
-    def _legacy(self) -> None:
-        prefix = settings.WAQUEUE_LEGACY_PREFIX.encode()
-        if not prefix:
-            return
-        for key in lists.scan(prefix, client=self._client):
-            if not self._is_wanted(key.key.removeprefix(prefix)):
-                continue
-            if key.length is None:
-                self.foreign.append(key.key)
-            else:
-                self.legacy[key.key] = key.length
+    def _scan(self) -> dict[bytes, int]:
+        """Find all lists of interest in one walk through Redis; return those of sessions, with how long they are."""
+        legacy = settings.WAQUEUE_LEGACY_PREFIX.encode()
+        prefixes = [_QUEUES, lists.STAGING_PREFIX, lists.REPLACED_PREFIX, *([legacy] if legacy else [])]
+        depths: dict[bytes, int] = {}
+        for found in lists.scan(*prefixes, client=self._client):
+            if self._session_name is None and (lists.is_staged(found.key) or lists.is_replaced(found.key)):
+                self.strays[found.key] = found.length or 0
+            for prefix, wanted in ((_QUEUES, depths), (legacy, self.legacy)):
+                if not prefix or not found.key.startswith(prefix):
+                    continue
+                if self._session_name not in (None, found.key.removeprefix(prefix).decode("utf-8", "replace")):
+                    continue
+                if found.length is None:
+                    self.foreign.append(found.key)
+                else:
+                    wanted[found.key] = found.length
+        return depths
 
     def _vanished(self) -> None:
         """Orphans that are left in Redis for a person, and are not there any more."""
@@ -151,9 +136,6 @@ class _Look:
         for part in _parts([orphan for orphan in live if bytes(orphan.key) not in self.orphans | self.legacy]):
             lengths = inspect.lengths([bytes(orphan.key) for orphan in part], client=self._client)
             self.vanished |= {orphan.pk: orphan for orphan, length in zip(part, lengths, strict=True) if not length}
-
-    def _is_wanted(self, name: bytes) -> bool:
-        return self._session_name is None or name == self._session_name.encode()
 
     def notes(self, report: Report) -> None:
         """What is only said."""
@@ -213,7 +195,9 @@ def _report_mirror(report: Report, row: Session, difference: Difference) -> None
     ):
         if jobs:
             report.add(
-                kind, queue=row.queue_name, session=row.name, messages=len(jobs), row=row, job_ids=tuple(jobs)
+                kind, queue=row.queue_name, session=row.name, messages=len(jobs), row=row,
+                # No more are named of a long queue.
+                detail="or more" if len(jobs) >= NAMED else "",
             )  # fmt: skip
     if difference.is_misordered:
         report.add(FindingKind.WRONG_ORDER, queue=row.queue_name, session=row.name, row=row)

@@ -9,6 +9,7 @@ import redis
 
 from sessions_app.models import OPEN, Message, Session
 from sessions_app.queues import mirror
+from sessions_app.reconciliation import long_queues
 
 _CHUNK = 500
 
@@ -23,20 +24,37 @@ def mend(session: Session, client: redis.Redis) -> None:
     A job without a row stays where it is, and so does a key that is no list. Raises QueueUnavailable, OtherDeployment
     and database errors.
     """
-    there = mirror.job_ids(session.name, client=client)
-    if there is None:
+    jobs = mirror.job_ids(session.name, client=client)
+    if jobs is None:
         log.warning("the key of the queue of %s is no list: it is left alone, and the session has no mirror", session)
         return
-    line = list(map(str, Message.objects.open().filter(session=session).in_order().values_list("pk", flat=True)))
-    _put_missing(session, line, set(there), client)
-    _take_out_settled(session, set(there).difference(line), client)
+    # Of a long queue, its ids are all that is held: the line goes by in parts.
+    there = set(jobs)
+    del jobs
+    within, behind = _missing(session, there)
+    # From the back within: whom a job stands before is there already then.
+    _put(session, [*((pk, "") for pk in behind), *reversed(within)], client)
+    _take_out_settled(session, there, client)
 
 
-def _put_missing(session: Session, line: Sequence[str], there: set[str], client: redis.Redis) -> None:
-    end = next((at + 1 for at in range(len(line) - 1, -1, -1) if line[at] in there), 0)
-    # Behind all that is there: to be appended. From the back within: whom a job stands before is then there already.
-    missing = [(pk, "") for pk in line[end:]]
-    missing += [(line[at], line[at + 1]) for at in range(end - 2, -1, -1) if line[at] not in there]
+def _missing(session: Session, there: set[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The open messages without a job: those within the queue, each with the one before which it stands, and those
+    behind all that is in it. What has a job is taken out of `there`."""
+    within: list[tuple[str, str]] = []
+    run: list[str] = []
+    for part in long_queues.lines(session):
+        for job, _ in part:
+            pk = job.decode()
+            if pk not in there:
+                run.append(pk)
+                continue
+            there.discard(pk)
+            within += zip(run, [*run[1:], pk], strict=False)
+            run = []
+    return within, run
+
+
+def _put(session: Session, missing: Sequence[tuple[str, str]], client: redis.Redis) -> None:
     for chunk in _chunks(missing):
         rows = Message.objects.open().in_bulk([pk for pk, _ in chunk])
         entries = [mirror.Entry(rows[uuid.UUID(pk)], before) for pk, before in chunk if uuid.UUID(pk) in rows]

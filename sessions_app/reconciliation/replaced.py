@@ -3,7 +3,7 @@
 from sessions_app.models import Session
 from sessions_app.models.orphan import new_staging_key
 from sessions_app.queues import keys, lists
-from sessions_app.reconciliation.mirrors import known_rows
+from sessions_app.reconciliation.difference import known_rows
 from sessions_app.services.orphans.unknown import archive_unknown
 
 

@@ -20,7 +20,6 @@ class Finding:
     key: bytes = b""
     row: Session | None = None
     orphan: Orphan | None = None
-    job_ids: tuple[bytes, ...] = ()
 
     @property
     def was_put_right(self) -> bool:

@@ -37,8 +37,6 @@ from sessions_app.services.locks import lock_name
 
 # What ended without having been sent and without anybody's wish: the same message in an orphan doubles nothing.
 _NEVER_SENT = (Status.FAILED, Status.EXPIRED)
-# Entries that are looked at together: an orphan may hold more than fits into memory.
-_PART = 1000
 
 
 def detect(
@@ -178,15 +176,16 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
     while parsed := lists.read(staging, start, is_rq=is_rq):
         rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
         entries = build_entries(orphan, start, parsed, equals)
+        # Where there is a row, the row decides: it says what became of its message.
+        new = [entry for entry in entries if entry.job_id not in rows]
+        known = find_known([entry for entry in new if entry.readable])
+        for entry in new:
+            entry.duplicate_of = known.get(entry.index)
         with transaction.atomic():
             if _is_archived(orphan):
                 # And maybe restored or purged since: what was read before that is not to come back.
                 return
-            OrphanEntry.objects.bulk_create(
-                # Where there is a row, the row decides: it says what became of its message.
-                [entry for entry in entries if entry.job_id not in rows],
-                ignore_conflicts=True,
-            )
+            OrphanEntry.objects.keep(orphan, new)
         start += len(parsed)
         crash_points.reach("archive: part copied")
 
@@ -197,7 +196,6 @@ def _conclude(orphan: Orphan) -> None:
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         if locked.state != OrphanState.DETECTED:
             return
-        mark_duplicates(locked)
         summarise(locked)
         if locked.messages:
             locked.state = OrphanState.ARCHIVED
@@ -274,16 +272,6 @@ def known_messages(job_ids: Iterable[str]) -> set[str]:
     return {ids[pk] for pk in Message.objects.filter(pk__in=ids).values_list("pk", flat=True)}
 
 
-def mark_duplicates(orphan: Orphan) -> None:
-    """Mark the entries that were sent already: the same id of the client's, recipient and text."""
-    waiting = OrphanEntry.objects.filter(orphan=orphan, readable=True, restored_at=None, duplicate_of=None)
-    columns = waiting.only("index", "job_id", "recipient", "content", "message_id").order_by("index")
-    last = -1
-    while part := list(columns.filter(index__gt=last)[:_PART]):
-        mark_known(part)
-        last = part[-1].index
-
-
 def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:
     """Mark those of an orphan's `entries` that are known as another message; return their row ids."""
     known = find_known(entries)
@@ -303,7 +291,8 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
     foreign = [entry for entry in entries if _ref(entry) and entry.message_id is None]
     ids = known_messages(entry.job_id for entry in foreign)
     refs = {_ref(entry) for entry in foreign}
-    alive = Message.objects.filter(client_ref__in=refs).exclude(status__in=_NEVER_SENT)
+    # That none is empty is said once more: of a long list PostgreSQL does not see it, and would read all messages.
+    alive = Message.objects.filter(client_ref__in=refs).exclude(client_ref="").exclude(status__in=_NEVER_SENT)
     same = {
         (ref, to, text): pk for pk, ref, to, text in alive.values_list("pk", "client_ref", "recipient", "text")
     }  # fmt: skip

@@ -98,7 +98,8 @@ def restore_chunk(
                 # The part before took the last of it.
                 return 0
             raise Conflict(f"this orphan is {locked.state}: there is nothing to restore", state=locked.state)
-        chosen = selection.of(orphan).filter(readable=True, restored_at=None)
+        # What stood in Redis is not needed, and is most of an entry.
+        chosen = selection.of(orphan).filter(readable=True, restored_at=None).defer("raw")
         entries = list(chosen.select_related("message")[:CHUNK]) if with_duplicates else _new_ones(chosen)
         if not entries:
             return 0
@@ -108,11 +109,9 @@ def restore_chunk(
         taken = _taken_ids(entries)
         rows = [_message(entry, session, first + at, now, taken) for at, entry in enumerate(entries)]
         moved = {row.pk for row, entry in zip(rows, entries, strict=True) if row is entry.message}
-        Message.objects.bulk_create([row for row in rows if row.pk not in moved])
+        Message.objects.keep([row for row in rows if row.pk not in moved])
         Message.objects.bulk_update([row for row in rows if row.pk in moved], _MOVED)
-        for entry, row in zip(entries, rows, strict=True):
-            entry.message, entry.restored_at = row, now
-        OrphanEntry.objects.bulk_update(entries, ["message", "restored_at"])
+        OrphanEntry.objects.restored(now, zip(entries, rows, strict=True))
         for status, kind in _TOLD.items():
             Event.objects.tell(
                 kind, session.pk, [row.pk for row in rows if row.status == status], by=actor.label,
@@ -258,7 +257,7 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def _taken_ids(entries: Sequence[OrphanEntry]) -> set[uuid.UUID]:
-    ids: list[uuid.UUID] = []
+    ids: set[uuid.UUID] = set()
     taken: set[uuid.UUID] = set()
     for entry in entries:
         own = _uuid(entry.job_id)
@@ -266,5 +265,5 @@ def _taken_ids(entries: Sequence[OrphanEntry]) -> set[uuid.UUID]:
             continue
         if own in ids:
             taken.add(own)
-        ids.append(own)
+        ids.add(own)
     return taken | set(Message.objects.filter(pk__in=ids).values_list("pk", flat=True))

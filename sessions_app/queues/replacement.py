@@ -1,0 +1,64 @@
+"""Queues written anew: beside the old ones, then swapped in."""
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import redis
+from redis.exceptions import RedisError
+
+from sessions_app.exceptions import QueueUnavailable
+from sessions_app.models import Message
+from sessions_app.queues import keys, scripts
+from sessions_app.queues.connection import deployment_id, run_each
+from sessions_app.queues.jobs import job_fields
+from sessions_app.queues.lists import replaced_key
+
+_TTL_SECONDS = 600
+
+
+class Replacements:
+    """New lists of jobs for some sessions, written beside the old ones and then swapped in.
+
+    Readers see the old list or the new one, never a part. Unfinished ones vanish by themselves.
+    """
+
+    def __init__(self, session_names: Iterable[str], client: redis.Redis) -> None:
+        self._client = client
+        self._keys = {name: f"waqueue:replacement:{uuid.uuid4().hex}" for name in session_names}
+
+    def __enter__(self) -> "Replacements":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with contextlib.suppress(RedisError):
+            self._client.unlink(*self._keys.values())
+
+    def add(self, messages: Sequence[tuple[str, Message]]) -> None:
+        """Add the next messages of the lines, each with the name of its session. Raises QueueUnavailable."""
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                # What is left of an earlier one may be about to expire.
+                pipe.unlink(*(keys.job_key(message.pk) for _, message in messages))
+                for name, message in messages:
+                    pipe.hset(keys.job_key(message.pk), items=job_fields(name, message))
+                for name, those in groupby(messages, key=lambda named: named[0]):
+                    pipe.rpush(self._keys[name], *(str(message.pk) for _, message in those))
+                    pipe.expire(self._keys[name], _TTL_SECONDS)
+                pipe.execute()
+        except RedisError as error:
+            raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+    def swap(self) -> list[bytes]:
+        """Make them the sessions' queues; return the names under which the old ones now wait to be looked through.
+
+        A key of such a name that is no list is left alone. Raises QueueUnavailable, OtherDeployment.
+        """
+        olds = [replaced_key(keys.queue_key(name).encode()) for name in self._keys]
+        calls: list[tuple[list[str | bytes], list[str]]] = [
+            ([key, keys.queue_key(name), old, keys.META, keys.RQ_QUEUES], [deployment_id()])
+            for (name, key), old in zip(self._keys.items(), olds, strict=True)
+        ]
+        replies = run_each(self._client, scripts.SWAP, calls)
+        return [old for old, was_there in zip(olds, replies, strict=True) if was_there]

@@ -1,0 +1,88 @@
+"""One long queue: reconciliation stays bounded in memory."""
+
+import os
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+
+from sessions_app.models import Message, Session, SessionCounter
+from sessions_app.queues import keys
+from tests.factories import job_ids, line, make_session, submit
+from tests.processes import PROJECT
+from tests.reconciliation_lab import found, in_order, run
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
+
+LONG = 100_000
+# What a look at one job more may cost: less than its id takes twice.
+_BYTES_A_JOB = 250
+
+_CLONES = """
+INSERT INTO wa_message ({columns}) SELECT {values} FROM wa_message m, generate_series(2, %s) n
+WHERE m.session_id = %s AND m.seq = 1
+"""
+_RECONCILE = """
+import re
+import django
+django.setup()
+from django.core.management import call_command
+try:
+    call_command("reconcile_queues")
+finally:
+    print(re.search("VmHWM:\\s+([0-9]+)", open("/proc/self/status").read())[1])
+"""
+
+
+def lengthen(session: Session, count: int) -> None:
+    """Have a session with one message wait with `count`."""
+    columns = [field.column for field in Message._meta.concrete_fields]
+    own = {"id": "gen_random_uuid()", "seq": "n"}
+    values = ", ".join(own.get(column, f"m.{column}") for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(_CLONES.format(columns=", ".join(columns), values=values), [count, session.pk])
+        cursor.execute("ANALYZE wa_message")
+    SessionCounter.objects.filter(session=session).update(next_seq=count + 1)
+
+
+def reconcile_elsewhere() -> tuple[str, int]:
+    """Reconcile in a process of its own; return what it said, and its peak memory in bytes."""
+    name = connection.settings_dict["NAME"]
+    done = subprocess.run(
+        [sys.executable, "-c", _RECONCILE],
+        env=os.environ
+        | {
+            "DATABASE_URL": urlsplit(settings.DATABASE_URL)._replace(path=f"/{name}").geturl(),
+            "REDIS_URL": settings.REDIS_URL,
+        },
+        capture_output=True, text=True, timeout=300, cwd=PROJECT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, int(done.stdout.splitlines()[-1]) * 1024
+
+
+@pytest.mark.fault(27)
+def test_a_long_queue_is_mended_without_being_held_in_memory(redis_client: redis.Redis) -> None:
+    alpha = make_session("alpha", desired_state="paused")
+    submit(alpha, "text")
+    in_order()
+    _, before = reconcile_elsewhere()
+    lengthen(alpha, LONG)
+    queue = keys.queue_key("alpha")
+    # All of its jobs but one are missing.
+    said, most = reconcile_elsewhere()
+    assert (most - before) / LONG < _BYTES_A_JOB
+    assert said.splitlines()[1].split() == ["missing_job", "wa:alpha", "alpha", "50000", "put", "right", "or", "more"]
+    assert redis_client.llen(queue) == LONG
+    # Two are in the wrong order, which is seen only by who has looked at all of it.
+    redis_client.rpush(queue, redis_client.lpop(queue))
+    said, later = reconcile_elsewhere()
+    assert said.splitlines()[1].split() == ["wrong_order", "wa:alpha", "alpha", "0", "put", "right"]
+    assert job_ids(redis_client, "alpha") == line(alpha)
+    sys.stdout.write(f"{(most - before) / LONG:.0f} and {(later - before) / LONG:.0f} bytes a job\n")
+    assert (later - before) / LONG < _BYTES_A_JOB
+    assert found(run()) == []
