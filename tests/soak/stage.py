@@ -24,6 +24,8 @@ _SETTINGS = {
     "WAQUEUE_SEND_SECONDS": str(SEND_SECONDS),
     "WAQUEUE_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "WAQUEUE_RECONCILE_SECONDS": "15",
+    # A resend by policy waits for the last of these.
+    "WAQUEUE_LOOK_UP_SECONDS": "1,3",
     "WEB_CONCURRENCY": "2",
     "DJANGO_SETTINGS_MODULE": "waqueue.settings",
 }
