@@ -251,6 +251,12 @@ def test_a_held_session_sends_nothing() -> None:
     assert verdict_of("s") == Verdict.HELD
 
 
+def test_a_held_session_whose_line_is_empty_is_held_too_so_that_its_engine_is_asked() -> None:
+    session_with()
+    SessionDispatch.objects.update(hold=Hold.DOUBT)
+    assert verdict_of("s") == Verdict.HELD
+
+
 def test_an_expired_message_is_final_and_the_next_one_goes() -> None:
     _, (first, second) = session_with("one", "two")
     Message.objects.filter(pk=first.pk).update(expires_at=timezone.now() - timedelta(seconds=1))

@@ -199,6 +199,22 @@ def test_a_settle_written_twice_changes_nothing_the_second_time() -> None:
     assert message.attempts == 1
 
 
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.READ])
+def test_a_settle_written_twice_has_decided_also_when_a_receipt_came_between(status: Status) -> None:
+    session_with("one")
+
+    async def act() -> Settled:
+        async with workers(1) as (worker,):
+            flight = await _fence_one(worker)
+            await _settle(worker, accepted(flight, "engine-1"))
+            await worker.execute("UPDATE wa_message SET status = %s", [status])
+            (again,) = await _settle(worker, accepted(flight, "engine-1"))
+            return again
+
+    assert asyncio.run(act()).is_current
+    assert Message.objects.get().status == status
+
+
 def test_a_late_answer_settles_an_uncertain_message() -> None:
     _, (message,) = session_with("one")
 

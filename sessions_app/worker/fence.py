@@ -62,9 +62,10 @@ line_head AS MATERIALIZED (
                WHEN clock.is_older THEN 'older'
                WHEN s.id IS NULL THEN 'gone'
                WHEN f.worker_id IS DISTINCT FROM %(worker)s OR f.message_id IS NOT NULL THEN 'in_flight'
-               WHEN m.id IS NULL THEN 'empty'
                WHEN s.desired_state <> 'active' THEN 'stopped'
+               -- Also with an empty line: its engine is asked until it works again, and nobody has to look at it.
                WHEN d.hold <> '' THEN 'held'
+               WHEN m.id IS NULL THEN 'empty'
                WHEN m.status = 'sending' THEN 'abandoned'
                WHEN m.expires_at <= clock.now THEN 'expired'
                WHEN d.quiet_until <= clock.now THEN 'quiet_over'

@@ -149,7 +149,10 @@ SELECT r.token,
        -- Written before, and its answer was lost: the same as now.
        m.token IS NOT NULL OR r.outcome = (SELECT a.outcome FROM wa_attempt a WHERE a.token = r.token)
            AND coalesce(
-               (SELECT w.token = r.token AND w.status = r.status FROM wa_message w WHERE w.id = r.message_id), false),
+               (SELECT w.token = r.token
+                       -- A receipt may have come meanwhile.
+                       AND (w.status = r.status OR r.status = 'sent' AND w.status IN ('delivered', 'read'))
+                FROM wa_message w WHERE w.id = r.message_id), false),
        greatest(0, r.retry_ms, (1000 * extract(epoch FROM d.next_send_at - now()))::bigint),
        coalesce(d.hold, ''), coalesce(d.is_new_hold, false)
 FROM result r LEFT JOIN message m ON m.token = r.token LEFT JOIN dispatch d ON d.session_id = r.session_id
