@@ -49,7 +49,7 @@ def test_its_statement_is_planned_once_for_a_connection() -> None:
     for _ in range(3):
         living("alpha")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%wa_session" found%%'")
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%wa_session_ found%%'")
         assert cursor.fetchone() == (1,)
 
 
