@@ -16,8 +16,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
 __all__ = [
-    "PROJECT", "Process", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive", "is_stopped",
-    "rqworker", "wait_until",
+    "PROJECT", "Process", "catches", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive",
+    "is_stopped", "rqworker", "wait_until",
 ]  # fmt: skip
 
 
@@ -48,6 +48,16 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
+
+
+def catches(pid: int, how: signal.Signals) -> bool:
+    """Say whether a process has a handler of its own for a signal. One that is gone or still starts has none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (how - 1) & 1)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -12,13 +12,13 @@ from sessions_app.queues import keys
 from sessions_app.services import orphans, sessions
 from sessions_app.services.audit import Actor
 
-_SENDERS, _PACE_MS = 1000, 1000
+_SENDERS, _PACE_MS = 1000, 2000
 _ALONE_S = 5
 
 
 def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
     """Two orphans: both are archived, then one is restored and the other one purged, each by a process of its own."""
-    count, each = (5000, 40) if quick else (100_000, 120)
+    count, each = (5000, 40) if quick else (100_000, 150)
     found: dict[str, list[Run]] = {"archive": [], "restore": [], "purge": []}
     for number in range(rounds):
         for act, one in _round(stores, count, each):
@@ -89,6 +89,8 @@ def _detected(stores: Stores, name: str) -> Orphan:
 def _beside_sends(stores: Stores, act: Callable[[], Run]) -> Run:
     """Do it, and say what became of the rate at which others' messages are sent."""
     alone = _rate(stores, lambda: time.sleep(_ALONE_S))
+    if alone < 0.5 * _SENDERS * 1000 / _PACE_MS:
+        raise BenchmarkError(f"the senders alone reach {alone:.0f} messages/s: they have run out, or the worker lags")
     made: list[Run] = []
     rate = _rate(stores, lambda: made.append(act()))
     return Run(made[0].messages, made[0].seconds, made[0].extra | {"kept": rate / alone})

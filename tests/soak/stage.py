@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import redis
 
-from tests.processes import PROJECT, Process, find_free_port, gunicorn, rqworker
+from tests.processes import PROJECT, Process, catches, find_free_port, gunicorn, rqworker
 from tests.servers import Servers
 from tests.soak.proxy import Proxy
 
@@ -49,6 +49,8 @@ class Stage:
         self.workers = [self._worker(slot) for slot in range(workers)]
         # Workers that were asked to leave; those that are frozen, by slot; commands that run beside everything.
         self.leaving: list[Process] = []
+        # Asked to leave before they listened to signals: Python has not come as far, and they served nothing.
+        self.leaving_at_birth: list[Process] = []
         self.frozen: dict[int, Process] = {}
         self.commands: list[subprocess.Popen[bytes]] = []
         self._old_redis = self._servers.folder / "old-redis"
@@ -65,7 +67,7 @@ class Stage:
 
     def close(self) -> None:
         """End everything."""
-        for process in (self.web, *self.workers, *self.leaving, *self.frozen.values()):
+        for process in (self.web, *self.workers, *self.leaving, *self.leaving_at_birth, *self.frozen.values()):
             process.kill()
         for command in self.commands:
             command.kill()
@@ -136,8 +138,9 @@ class Stage:
         """Ask a worker to leave and start another."""
         old = self.workers[slot]
         if old.is_running():
+            listens = catches(old.pid, signal.SIGTERM)
             old.send(signal.SIGTERM)
-            self.leaving.append(old)
+            (self.leaving if listens else self.leaving_at_birth).append(old)
         self.workers[slot] = self._worker(slot)
         self.workers[slot].start()
 
