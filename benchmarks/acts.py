@@ -86,9 +86,12 @@ def main() -> None:
     from django.db import connection
 
     from benchmarks import transports
+    from waqueue.garbage import collect_seldom
 
     transports.register()
     connection.ensure_connection()
+    # As every process of waqueue that does these.
+    collect_seldom()
     begin, cpu = time.monotonic(), time.process_time()
     messages = _ACTS[sys.argv[1]](*sys.argv[2:])
     print(

@@ -81,14 +81,28 @@ def test_a_job_says_nothing_of_its_content_outside_its_data(redis_client: redis.
     assert fetch(message, redis_client).description == f"message {message.pk}"
 
 
-def test_a_job_has_the_fields_that_rq_itself_would_write(redis_client: redis.Redis) -> None:
+def test_a_job_has_the_fields_to_which_rq_itself_would_give_a_value(redis_client: redis.Redis) -> None:
     (message,) = submit(make_session(), "one")
     ours = {name.decode() for name in redis_client.hgetall(keys.job_key(message.pk))}
     job = rq_queue("theirs", redis_client).enqueue("sessions_app.jobs.send_message", "x", job_timeout=180)
-    theirs = {name.decode() for name in redis_client.hgetall(job.key)}
+    theirs = {name.decode() for name, value in redis_client.hgetall(job.key).items() if value}
     # What is not there is read as its default.
     assert theirs - ours <= {"allow_dependency_failures", "enqueue_at_front", "number_of_retries", "queue_position"}
-    assert ours - theirs <= {"group_id"}
+    assert ours <= theirs
+
+
+def test_rq_reads_what_is_not_there_as_it_reads_what_it_wrote_as_empty(redis_client: redis.Redis) -> None:
+    (message,) = submit(make_session(), "one")
+    theirs = rq_queue("theirs", redis_client).enqueue("sessions_app.jobs.send_message", "x", job_timeout=180)
+    empty = [name.decode() for name, value in redis_client.hgetall(theirs.key).items() if not value]
+    ours, theirs = (
+        fetch(message, redis_client),
+        Job.fetch(theirs.id, connection=redis_client, serializer=JSONSerializer),
+    )
+    assert {"started_at", "ended_at", "worker_name", "last_heartbeat"} <= set(empty)
+    for name in empty:
+        attribute = f"_{name}" if name.endswith("callback_name") else name
+        assert getattr(ours, attribute) == getattr(theirs, attribute), name
 
 
 def test_rq_lists_the_queues(redis_client: redis.Redis) -> None:

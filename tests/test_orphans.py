@@ -10,10 +10,6 @@ from typing import Any
 
 import pytest
 import redis
-from django.db import connection, transaction
-from django.db.models import CharField
-from django.db.models.functions import Cast
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sessions_app.exceptions import Conflict, SessionNotFound
@@ -177,27 +173,6 @@ def test_duplicates_are_looked_for_in_parts_however_many_there_are(
 
 
 @pytest.mark.fault(27)
-def test_what_was_sent_already_is_looked_for_by_an_index_however_much_an_orphan_holds(
-    redis_client: redis.Redis,
-) -> None:
-    submit(make_session("beta"), *["text"] * 2000)
-    Message.objects.update(client_ref=Cast("id", CharField()))
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE wa_message")
-    legacy_list(redis_client, "gone", range(300))
-    with CaptureQueriesContext(connection) as asked:
-        run(policy=Policy.ARCHIVE)
-    looks = [query["sql"] for query in asked if query["sql"].startswith("SELECT") and '"client_ref" IN' in query["sql"]]
-    assert looks
-    for look in looks:
-        with transaction.atomic(), connection.cursor() as cursor:
-            # A table of few rows is read whole all the same; with this, only where no index would do.
-            cursor.execute("SET LOCAL enable_seqscan = off")
-            cursor.execute(f"EXPLAIN {look}")
-            plan = "\n".join(row[0] for row in cursor.fetchall())
-        assert "wa_message_client_ref" in plan, plan
-
-
 def test_what_was_sent_since_it_was_archived_is_skipped_too(redis_client: redis.Redis) -> None:
     redis_client.rpush(LEGACY, legacy_entry("a", id="msg_1"), legacy_entry("b", id="msg_2"))
     run(policy=Policy.ARCHIVE)

@@ -44,7 +44,8 @@ class EventKind(models.TextChoices):
 
 
 _TELL = """
-INSERT INTO wa_event (kind, session_id, message_id, data) SELECT %s, %s, unnest(%s::uuid[]), %s::jsonb
+INSERT INTO wa_event (kind, session_id, message_id, data)
+SELECT %s, %s, value::uuid, %s::jsonb FROM json_array_elements_text(%s)
 """
 
 
@@ -53,7 +54,9 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Write the same event of many messages of one session, in one statement."""
         if message_ids:
             with connection.cursor() as cursor:
-                cursor.execute(_TELL, [kind, session_id, list(message_ids), json.dumps(data)])
+                cursor.execute(
+                    _TELL, [kind, session_id, json.dumps(data), json.dumps([str(each) for each in message_ids])]
+                )
 
 
 class Event(models.Model):

@@ -4,13 +4,13 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from django.contrib.postgres.indexes import HashIndex
 from django.db import connection, models
 from django.db.models import BinaryField, Func, Q
 from django.utils.translation import gettext_lazy as _
 
+from sessions_app.database import kept_cursor
 from sessions_app.models.message import Message, new_id
 from sessions_app.models.session import Session
 
@@ -113,54 +113,64 @@ class Orphan(models.Model):
         return self.queue
 
 
-# Column by column, because thousands of rows as parameters take longer than PostgreSQL takes to keep them.
-_KEEP = """
-INSERT INTO wa_orphan_entry
+# Thousands of rows as parameters take longer than PostgreSQL takes to keep them.
+_COPY = """
+COPY wa_orphan_entry
     (orphan_id, index, raw, job_id, recipient, content, created_at, readable, error, duplicate_of)
-SELECT %s, * FROM unnest(%s::int[], %s::bytea[], %s::text[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::bool[],
-    %s::text[], %s::uuid[])
-ON CONFLICT DO NOTHING
+FROM STDIN (FORMAT BINARY)
+"""
+_COPIED = ("uuid", "int4", "bytea", "varchar", "varchar", "jsonb", "timestamptz", "bool", "varchar", "uuid")
+# By their ids alone first: of a large orphan, all entries would be compared with all ids.
+_RAW = """
+WITH same AS MATERIALIZED (SELECT orphan_id, job_id, raw FROM wa_orphan_entry WHERE job_id = ANY(%s))
+SELECT job_id, raw FROM same WHERE orphan_id = %s
 """
 _RESTORED = """
 UPDATE wa_orphan_entry e SET message_id = done.message, restored_at = %s
-FROM unnest(%s::bigint[], %s::uuid[]) done(id, message) WHERE e.id = done.id
+FROM json_to_recordset(%s) done(id bigint, message uuid) WHERE e.id = done.id
 """
 
 
 class OrphanEntryQuerySet(models.QuerySet["OrphanEntry"]):
     def keep(self, orphan: Orphan, entries: Sequence["OrphanEntry"]) -> None:
-        """Insert what was copied of an orphan, in one statement; what is there at its place already stays."""
-        columns: list[list[Any]] = [
-            [each.index for each in entries],
-            [bytes(each.raw) for each in entries],
-            [each.job_id for each in entries],
-            [each.recipient for each in entries],
-            [json.dumps(each.content) for each in entries],
-            [each.created_at for each in entries],
-            [each.readable for each in entries],
-            [each.error for each in entries],
-            [each.duplicate_of for each in entries],
-        ]
-        if entries:
-            with connection.cursor() as cursor:
-                cursor.execute(_KEEP, [orphan.pk, *columns])
+        """Insert what was copied of an orphan, in its order; what is there at its place already stays.
+
+        The caller holds the orphan's row, so that nobody else adds to it. Raises the errors of django.db.
+        """
+        if not entries:
+            return
+        places = self.filter(orphan=orphan, index__range=(entries[0].index, entries[-1].index))
+        there = set(places.values_list("index", flat=True))
+        with kept_cursor() as cursor, cursor.copy(_COPY) as copy:
+            copy.set_types(_COPIED)
+            for each in entries:
+                if each.index not in there:
+                    copy.write_row((
+                        orphan.pk, each.index, each.raw, each.job_id, each.recipient, each.content, each.created_at,
+                        each.readable, each.error, each.duplicate_of,
+                    ))  # fmt: skip
+
+    def raw_of(self, orphan: Orphan, job_ids: Sequence[str]) -> dict[str, bytes]:
+        """What was copied of these jobs of an orphan, by their ids. Raises the errors of django.db."""
+        with kept_cursor() as cursor:
+            return dict(cursor.execute(_RAW, [list(job_ids), orphan.pk], binary=True).fetchall())
 
     def restored(self, at: datetime, entries: Iterable[tuple["OrphanEntry", Message]]) -> None:
         """Write down as which message each of these was restored, in one statement."""
-        pairs = [(entry.pk, message.pk) for entry, message in entries]
+        done = [{"id": entry.pk, "message": str(message.pk)} for entry, message in entries]
         with connection.cursor() as cursor:
-            cursor.execute(_RESTORED, [at, [pk for pk, _ in pairs], [pk for _, pk in pairs]])
+            cursor.execute(_RESTORED, [at, json.dumps(done)])
 
 
 class OrphanEntry(models.Model):
     """One entry of an orphan's list, in its order. `raw` is what stood in Redis, byte by byte."""
 
     id = models.BigAutoField(primary_key=True)
-    orphan = models.ForeignKey(Orphan, on_delete=models.CASCADE, related_name="entries")
+    orphan = models.ForeignKey(Orphan, on_delete=models.CASCADE, db_index=False, related_name="entries")
     index = models.PositiveIntegerField(_("place"))
     raw = models.BinaryField()
     # The job's or the old service's own id: it becomes `client_ref` of a restored message that has none.
-    job_id = models.CharField(max_length=200, blank=True, default="", db_index=True)
+    job_id = models.CharField(max_length=200, blank=True, default="")
     recipient = models.CharField(_("to"), max_length=16, blank=True, default="")
     # As `Message.content()`; empty where the entry could not be read.
     content = models.JSONField(default=dict, blank=True)
@@ -171,7 +181,7 @@ class OrphanEntry(models.Model):
     duplicate_of = models.UUIDField(_("sent already as"), null=True, blank=True)
     # What it was restored as; for a deleted session, the message that it was.
     message = models.ForeignKey(
-        Message, on_delete=models.SET_NULL, null=True, blank=True, related_name="orphan_entries"
+        Message, on_delete=models.SET_NULL, null=True, blank=True, db_index=False, related_name="orphan_entries"
     )
     restored_at = models.DateTimeField(_("restored"), null=True, blank=True)
 
@@ -185,6 +195,12 @@ class OrphanEntry(models.Model):
         constraints = [
             # A copy that is begun again after a crash adds nothing twice.
             models.UniqueConstraint(fields=["orphan", "index"], name="wa_orphan_entry_once"),
+        ]
+        indexes = [
+            models.Index(fields=["job_id"], name="wa_orphan_entry_job"),
+            # What is left of it, in its order: a restore begins there, however much went before.
+            models.Index(fields=["orphan", "index"], condition=Q(restored_at=None), name="wa_orphan_entry_left"),
+            models.Index(fields=["message"], condition=Q(message__isnull=False), name="wa_orphan_entry_message"),
         ]
 
     def __str__(self) -> str:

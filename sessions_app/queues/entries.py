@@ -39,8 +39,9 @@ class ParsedEntry:
 
 def printable(raw: bytes, limit: int = 1000) -> str:
     """Bytes as people read them: text where it is text, the rest escaped; at most `limit` characters."""
-    text = raw[: limit * 4].decode("utf-8", "backslashreplace")
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    shown = raw[: limit * 4].decode("utf-8", "backslashreplace")
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 

@@ -6,9 +6,8 @@ doubles nothing. Renaming is one step in Redis: a producer that comes late begin
 """
 
 import hashlib
-import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -20,13 +19,11 @@ from sessions_app.exceptions import Conflict, InvalidInput
 from sessions_app.models import (
     Event,
     EventKind,
-    Message,
     Orphan,
     OrphanEntry,
     OrphanSource,
     OrphanState,
     Session,
-    Status,
 )
 from sessions_app.models.orphan import new_staging_key
 from sessions_app.queues import lists
@@ -34,9 +31,7 @@ from sessions_app.queues.entries import ParsedEntry, printable
 from sessions_app.services import audit, phones
 from sessions_app.services.audit import Actor
 from sessions_app.services.locks import lock_name
-
-# What ended without having been sent and without anybody's wish: the same message in an orphan doubles nothing.
-_NEVER_SENT = (Status.FAILED, Status.EXPIRED)
+from sessions_app.services.orphans.duplicates import find_known, known_messages
 
 
 def detect(
@@ -165,8 +160,7 @@ def _clean(orphan: Orphan) -> None:
 def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
     """What was copied of these jobs, by their ids."""
     names = {printable(job_id, 200): job_id for job_id in job_ids}
-    entries = OrphanEntry.objects.filter(orphan=orphan, job_id__in=list(names))
-    return {names[name]: bytes(raw) for name, raw in entries.values_list("job_id", "raw")}
+    return {names[name]: raw for name, raw in OrphanEntry.objects.raw_of(orphan, list(names)).items()}
 
 
 def _copy(orphan: Orphan, staging: bytes) -> None:
@@ -249,7 +243,7 @@ def build_entry(orphan: Orphan, index: int, parsed: ParsedEntry) -> OrphanEntry:
         except InvalidInput:
             error = f"{parsed.to[:50]!r} is no phone"
     return OrphanEntry(
-        orphan=orphan,
+        orphan_id=orphan.pk,
         index=index,
         raw=parsed.raw,
         job_id=parsed.job_id[:200],
@@ -259,54 +253,6 @@ def build_entry(orphan: Orphan, index: int, parsed: ParsedEntry) -> OrphanEntry:
         readable=not error,
         error=error[:300],
     )
-
-
-def known_messages(job_ids: Iterable[str]) -> set[str]:
-    """Those of `job_ids` for which PostgreSQL has a row."""
-    ids: dict[uuid.UUID, str] = {}
-    for job_id in job_ids:
-        try:
-            ids[uuid.UUID(job_id)] = job_id
-        except ValueError:
-            continue
-    return {ids[pk] for pk in Message.objects.filter(pk__in=ids).values_list("pk", flat=True)}
-
-
-def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:
-    """Mark those of an orphan's `entries` that are known as another message; return their row ids."""
-    known = find_known(entries)
-    marked = [entry for entry in entries if entry.index in known]
-    for entry in marked:
-        entry.duplicate_of = known[entry.index]
-    OrphanEntry.objects.bulk_update(marked, ["duplicate_of"])
-    return {entry.pk for entry in marked}
-
-
-def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
-    """Those of an orphan's `entries` that are in a line, or were sent, as another message, by their places.
-
-    That is one with the entry's own id, or with the same id of the client's, recipient and text.
-    """
-    # The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
-    foreign = [entry for entry in entries if _ref(entry) and entry.message_id is None]
-    ids = known_messages(entry.job_id for entry in foreign)
-    refs = {_ref(entry) for entry in foreign}
-    # That none is empty is said once more: of a long list PostgreSQL does not see it, and would read all messages.
-    alive = Message.objects.filter(client_ref__in=refs).exclude(client_ref="").exclude(status__in=_NEVER_SENT)
-    same = {
-        (ref, to, text): pk for pk, ref, to, text in alive.values_list("pk", "client_ref", "recipient", "text")
-    }  # fmt: skip
-    known: dict[int, uuid.UUID] = {}
-    for entry in foreign:
-        if entry.job_id in ids:
-            known[entry.index] = uuid.UUID(entry.job_id)
-        elif found := same.get((_ref(entry), entry.recipient, entry.content.get("text", ""))):
-            known[entry.index] = found
-    return known
-
-
-def _ref(entry: OrphanEntry) -> str:
-    return str(entry.content.get("client_ref") or entry.job_id)[:200]
 
 
 def _tell(kind: EventKind, orphan: Orphan) -> None:

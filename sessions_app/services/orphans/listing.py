@@ -10,7 +10,8 @@ from sessions_app.exceptions import NotFound
 from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState
 from sessions_app.queues import inspect, lists
 from sessions_app.queues.entries import parse_legacy, printable
-from sessions_app.services.orphans.archiving import build_entries, find_known
+from sessions_app.services.orphans.archiving import build_entries
+from sessions_app.services.orphans.duplicates import find_known
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState, 
 from sessions_app.models.message import written_time
 from sessions_app.queues import inspect, lists
 from sessions_app.services import tasks
-from sessions_app.services.orphans.archiving import build_entries, find_known
+from sessions_app.services.orphans.archiving import build_entries
+from sessions_app.services.orphans.duplicates import find_known
 from sessions_app.services.orphans.restoring import fate
 from sessions_app.services.orphans.selection import Selection
 

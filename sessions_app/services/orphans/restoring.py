@@ -27,9 +27,11 @@ from sessions_app.models import (
     Status,
     new_id,
 )
+from sessions_app.models.message import built
 from sessions_app.services import audit, messages
 from sessions_app.services.audit import Actor
-from sessions_app.services.orphans.archiving import SUMMARY, archive, mark_known, summarise
+from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
+from sessions_app.services.orphans.duplicates import known_ids, mark_known, own_id
 from sessions_app.services.orphans.progress import close_if_empty, note, take_off
 from sessions_app.services.orphans.selection import Selection
 
@@ -100,13 +102,13 @@ def restore_chunk(
             raise Conflict(f"this orphan is {locked.state}: there is nothing to restore", state=locked.state)
         # What stood in Redis is not needed, and is most of an entry.
         chosen = selection.of(orphan).filter(readable=True, restored_at=None).defer("raw")
-        entries = list(chosen.select_related("message")[:CHUNK]) if with_duplicates else _new_ones(chosen)
+        entries = _next_of(chosen) if with_duplicates else _new_ones(chosen)
         if not entries:
             return 0
         first = SessionCounter.draw(session.pk, len(entries))
         if first is None:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
-        taken = _taken_ids(entries)
+        taken = _taken_ids(entries, are_new=not with_duplicates)
         rows = [_message(entry, session, first + at, now, taken) for at, entry in enumerate(entries)]
         moved = {row.pk for row, entry in zip(rows, entries, strict=True) if row is entry.message}
         Message.objects.keep([row for row in rows if row.pk not in moved])
@@ -146,9 +148,20 @@ def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: 
     audit.record(actor, "restore orphan", orphan.queue, count=count, session=session.name)
 
 
+def _next_of(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
+    """The next of the chosen, with the messages that they were where their session was deleted."""
+    entries = list(chosen[:CHUNK])
+    # By themselves: most have none, and each column of a message costs, also where it is null.
+    rows = Message.objects.in_bulk([entry.message_id for entry in entries if entry.message_id])
+    for entry in entries:
+        if entry.message_id:
+            entry.message = rows.get(entry.message_id)
+    return entries
+
+
 def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
     """The next of the chosen that are in no line yet; what was sent since they were archived is marked on the way."""
-    while entries := list(chosen.filter(duplicate_of=None).select_related("message")[:CHUNK]):
+    while entries := _next_of(chosen.filter(duplicate_of=None)):
         marked = mark_known(entries)
         if new := [entry for entry in entries if entry.pk not in marked]:
             return _once_each(new)
@@ -160,7 +173,7 @@ def _once_each(entries: list[OrphanEntry]) -> list[OrphanEntry]:
     seen: set[uuid.UUID] = set()
     once = []
     for entry in entries:
-        own = _uuid(entry.job_id)
+        own = own_id(entry.job_id)
         if own is None or own not in seen:
             once.append(entry)
         if own is not None:
@@ -220,50 +233,46 @@ def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, take
         row.max_attempts = row.attempts + settings.WAQUEUE_MAX_ATTEMPTS
         return row
     content = entry.content
-    return Message(
-        id=_own_id(entry, taken),
-        session=session,
-        seq=seq,
-        recipient=entry.recipient,
-        type=content.get("type", MessageType.TEXT),
-        text=content.get("text", ""),
-        media_url=content.get("media_url", "")[:2000],
-        filename=content.get("filename", "")[:255],
-        caption=content.get("caption", ""),
-        template=content.get("template"),
-        priority=content.get("priority", Priority.NORMAL),
-        status=status,
-        max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
-        scheduled_at=term(entry, "scheduled_at") if status == Status.SCHEDULED else None,
-        expires_at=term(entry, "expires_at"),
-        client_ref=(content.get("client_ref") or entry.job_id)[:200],
-        metadata={"orphan": str(entry.orphan_id)},
-        created_at=entry.created_at or now,
-        queued_at=queued_at,
-    )
+    return built({
+        "id": _own_id(entry, taken),
+        "session_id": session.pk,
+        "seq": seq,
+        "recipient": entry.recipient,
+        "type": content.get("type", MessageType.TEXT),
+        "text": content.get("text", ""),
+        "media_url": content.get("media_url", "")[:2000],
+        "filename": content.get("filename", "")[:255],
+        "caption": content.get("caption", ""),
+        "template": content.get("template"),
+        "priority": content.get("priority", Priority.NORMAL),
+        "status": status,
+        "max_attempts": settings.WAQUEUE_MAX_ATTEMPTS,
+        "scheduled_at": term(entry, "scheduled_at") if status == Status.SCHEDULED else None,
+        "expires_at": term(entry, "expires_at"),
+        "client_ref": (content.get("client_ref") or entry.job_id)[:200],
+        "metadata": {"orphan": str(entry.orphan_id)},
+        "created_at": entry.created_at or now,
+        "queued_at": queued_at,
+    })  # fmt: skip
 
 
 def _own_id(entry: OrphanEntry, taken: set[uuid.UUID]) -> uuid.UUID:
     """The job's own id, so that whoever handed the message in still finds it; a new one where there is none."""
-    own = _uuid(entry.job_id)
+    own = own_id(entry.job_id)
     return new_id() if own is None or own in taken else own
 
 
-def _uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
-
-
-def _taken_ids(entries: Sequence[OrphanEntry]) -> set[uuid.UUID]:
+def _taken_ids(entries: Sequence[OrphanEntry], *, are_new: bool) -> set[uuid.UUID]:
+    """The ids of jobs that a row has already. Those that are new were looked for, and stand here once each."""
+    if are_new:
+        return {entry.message_id for entry in entries if entry.message_id}
     ids: set[uuid.UUID] = set()
     taken: set[uuid.UUID] = set()
     for entry in entries:
-        own = _uuid(entry.job_id)
+        own = own_id(entry.job_id)
         if own is None:
             continue
         if own in ids:
             taken.add(own)
         ids.add(own)
-    return taken | set(Message.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    return taken | known_ids(ids)

@@ -12,7 +12,8 @@ from django.utils import timezone
 from sessions_app.models import Event, EventKind, Orphan, OrphanEntry, OrphanSource, OrphanState, Session
 from sessions_app.queues import lists
 from sessions_app.services.locks import lock_name
-from sessions_app.services.orphans.archiving import build_entry, mark_known, summarise
+from sessions_app.services.orphans.archiving import build_entry, summarise
+from sessions_app.services.orphans.duplicates import mark_known
 
 
 def archive_unknown(session: Session, job_ids: Sequence[bytes]) -> tuple[int, dict[bytes, bytes]]:

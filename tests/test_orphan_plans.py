@@ -1,0 +1,85 @@
+"""Large orphans take as long for each message as small ones: what an act looks for, it finds by an index."""
+
+import pytest
+import redis
+from django.db import connection, transaction
+from django.db.models import CharField
+from django.db.models.functions import Cast
+from django.test.utils import CaptureQueriesContext
+
+from sessions_app.models import Message, Orphan, OrphanEntry
+from sessions_app.reconciliation.repair import Policy
+from sessions_app.services import orphans
+from sessions_app.services.orphans import restoring
+from tests.factories import ACTOR, make_session, submit
+from tests.reconciliation_lab import legacy_list, run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def analyze(table: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {table}")
+
+
+def plan(statement: str) -> str:
+    """How PostgreSQL would do it. A table of few rows is read whole all the same: here only where no index would do."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {statement}")
+        return "\n".join(row[0] for row in cursor.fetchall())
+
+
+def asked_for(asked: CaptureQueriesContext, *words: str) -> list[str]:
+    found = [query["sql"] for query in asked if all(word in query["sql"] for word in words)]
+    assert found, [query["sql"][:100] for query in asked]
+    return found
+
+
+def test_what_was_sent_already_is_looked_for_by_an_index(redis_client: redis.Redis) -> None:
+    submit(make_session("beta"), *["text"] * 2000)
+    Message.objects.update(client_ref=Cast("id", CharField()))
+    analyze("wa_message")
+    legacy_list(redis_client, "gone", range(300))
+    with CaptureQueriesContext(connection) as asked:
+        run(policy=Policy.ARCHIVE)
+    for look in asked_for(asked, "json_array_elements_text", "client_ref ="):
+        assert "Index Scan using wa_message_client_ref" in plan(look), plan(look)
+    for look in asked_for(asked, "json_array_elements_text", "WHERE id ="):
+        assert "using wa_message_pkey" in plan(look), plan(look)
+
+
+def test_a_restore_goes_on_where_it_was_without_a_look_at_what_it_has_restored(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "CHUNK", 50)
+    legacy_list(redis_client, "gone", range(2000))
+    run(policy=Policy.ARCHIVE)
+    orphan, session = Orphan.objects.get(), make_session("beta")
+    restoring.restore_chunk(orphan, session, orphans.Selection(), actor=ACTOR)
+    analyze("wa_orphan_entry")
+    with CaptureQueriesContext(connection) as asked:
+        restoring.restore_chunk(orphan, session, orphans.Selection(), actor=ACTOR, done=50)
+    assert OrphanEntry.objects.exclude(restored_at=None).count() == 100
+    for look in asked_for(asked, '"wa_orphan_entry"."index" ASC LIMIT 50'):
+        assert "Index Scan using wa_orphan_entry_left" in plan(look), plan(look)
+
+
+def test_what_was_copied_of_a_job_is_found_by_its_id(redis_client: redis.Redis) -> None:
+    legacy_list(redis_client, "gone", range(2000))
+    run(policy=Policy.ARCHIVE)
+    analyze("wa_orphan_entry")
+    orphan = Orphan.objects.get()
+    wanted = list(OrphanEntry.objects.order_by("index").values_list("job_id", flat=True)[700:1200])
+    before = index_reads()
+    found = OrphanEntry.objects.raw_of(orphan, wanted)
+    assert list(found) and set(found) == set(wanted)
+    assert index_reads() - before <= 2 * len(wanted)
+
+
+def index_reads() -> int:
+    """How many entries of orphans were read by their indexes, as this connection has seen it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'wa_orphan_entry'")
+        return int(cursor.fetchone()[0])
