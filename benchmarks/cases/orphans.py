@@ -45,7 +45,7 @@ def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
 
 
 def _round(stores: Stores, count: int, each: int) -> list[tuple[str, Run]]:
-    worker = ours.start_worker(stores, WAQUEUE_RECONCILE_SECONDS="3600")
+    worker = ours.start_worker(stores)
     names = ["gone0", "gone1"]
     for name in names:
         _leave_behind(stores, name, count)

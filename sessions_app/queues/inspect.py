@@ -102,6 +102,16 @@ def meta(*, client: redis.Redis | None = None) -> Meta:
     return Meta(generation.decode() if generation and is_same_life else "", int(mark or 0))
 
 
+def used_bytes(*, client: redis.Redis | None = None) -> int:
+    """How much memory Redis uses, by whomever; 0 where it does not say. Raises QueueUnavailable."""
+    try:
+        return int((client or web_client()).info("memory").get("used_memory", 0))
+    except ResponseError:
+        return 0
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
 def establish_generation(*, client: redis.Redis | None = None) -> str:
     """The generation of this Redis, made if it has none yet. Raises OtherDeployment, QueueUnavailable."""
     where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_SUSPENDED, keys.LOADS, keys.CALLED]

@@ -14,6 +14,8 @@ from sessions_app.queues import keys
 _QUEUES = 100
 _ENTRIES = 1000
 _JOB = keys.RQ_JOB_PREFIX.encode()
+# To find the few that are not there: all by the thousand, then what stands with one of them by fewer.
+_ASKED_AT_ONCE = (1000, 30, 1)
 
 
 def queues(session_names: Sequence[str], *, most: int, client: redis.Redis) -> list[list[bytes] | None]:
@@ -74,17 +76,22 @@ def _parts(key: str, client: redis.Redis) -> Iterator[list[bytes]]:
 def without_content(job_ids: Sequence[bytes], *, client: redis.Redis) -> set[bytes]:
     """Those of these jobs that have no hash. Raises QueueUnavailable."""
     names = [_JOB + job for job in job_ids]
-    chunks = [names[start : start + _ENTRIES] for start in range(0, len(names), _ENTRIES)]
     try:
-        with client.pipeline(transaction=False) as pipe:
-            for chunk in chunks:
-                pipe.exists(*chunk)
-            lacking = [chunk for chunk, count in zip(chunks, pipe.execute(), strict=True) if count < len(chunk)]
-            for chunk in lacking:
-                for name in chunk:
-                    pipe.exists(name)
-            asked = [name for chunk in lacking for name in chunk]
-            gone = {name for name, exists in zip(asked, pipe.execute() if asked else [], strict=True) if not exists}
+        for size in _ASKED_AT_ONCE:
+            names = _lacking(names, size, client)
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    return {name.removeprefix(_JOB) for name in gone}
+    return {name.removeprefix(_JOB) for name in names}
+
+
+def _lacking(names: list[bytes], size: int, client: redis.Redis) -> list[bytes]:
+    """Those of `names` that stand with one that is not there, asked for `size` at a time."""
+    chunks = [names[start : start + size] for start in range(0, len(names), size)]
+    if not chunks:
+        return []
+    with client.pipeline(transaction=False) as pipe:
+        for chunk in chunks:
+            pipe.exists(*chunk)
+        return [
+            name for chunk, count in zip(chunks, pipe.execute(), strict=True) if count < len(chunk) for name in chunk
+        ]

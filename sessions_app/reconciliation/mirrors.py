@@ -78,13 +78,28 @@ def _short(
         elif line is None or len(queue) > _HELD:
             # It has grown, or there are no jobs of very many messages.
             yield from _long([session], client)
-        elif gone or not _is_same(queue, line.encode()):
-            yield session, _compare(queue, line.encode().split(), gone)
+        else:
+            absent = gone.intersection(queue) if gone else gone
+            if absent or not _is_same(queue, line.encode()):
+                yield session, _moved_on(queue, line.encode(), absent) or _compare(queue, line.encode().split(), absent)
 
 
 def _is_same(queue: Sequence[bytes], line: bytes) -> bool:
     # Whoever wrote an entry with a space in it has written one entry less.
     return b" ".join(queue) == line and len(queue) == (line.count(b" ") + 1 if line else 0)
+
+
+def _moved_on(queue: Sequence[bytes], line: bytes, absent: set[bytes]) -> Difference | None:
+    """The difference of a queue that has final jobs before its line, as while it is sent from; None for any other.
+
+    It is found without a look at each of the jobs.
+    """
+    ahead = queue[: max(len(queue) - (line.count(b" ") + 1 if line else 0), 0)]
+    if not _is_same(queue[len(ahead) :], line) or not absent <= set(ahead) or len(set(ahead)) < len(ahead):
+        return None
+    if any(job in line for job in ahead) or len(known_rows(ahead)) < len(ahead):
+        return None
+    return Difference(final=frozenset(ahead))
 
 
 def _compare(queue: Sequence[bytes], line: Sequence[bytes], gone: set[bytes]) -> Difference:

@@ -81,10 +81,15 @@ def reconcile(
         return run
 
 
+def is_time() -> bool:
+    """Whether nobody ran within the last interval."""
+    since = timezone.now() - timedelta(seconds=settings.WAQUEUE_RECONCILE_SECONDS * 0.9)
+    return not Reconciliation.objects.whole().finished().filter(started_at__gt=since).exists()
+
+
 def reconcile_in_time() -> Reconciliation | None:
     """The timed run, unless somebody ran within the last interval or runs just now."""
-    since = timezone.now() - timedelta(seconds=settings.WAQUEUE_RECONCILE_SECONDS * 0.9)
-    if Reconciliation.objects.whole().finished().filter(started_at__gt=since).exists():
+    if not is_time():
         return None
     try:
         return reconcile(Trigger.TIMER)

@@ -12,9 +12,9 @@ from django.db import Error as DatabaseError
 from sessions_app.database import end
 from sessions_app.exceptions import OutcomeUnknown, WaqueueError, primary_message
 from sessions_app.models.worker import HEARTBEAT
-from sessions_app.reconciliation import rebuild, stranded
-from sessions_app.reconciliation.run import reconcile_in_time
-from sessions_app.worker import heartbeat, promotion, stalled
+from sessions_app.reconciliation import stranded
+from sessions_app.reconciliation.run import is_time
+from sessions_app.worker import heartbeat, long_upkeep, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
 from sessions_app.worker.look_ups import LookUps
@@ -124,7 +124,8 @@ class Upkeep:
             self._dispatcher.wake()
 
     async def _reconcile(self) -> None:
-        await self._reconciliations.run(reconcile_in_time)
+        if await self._reconciliations.run(is_time):
+            await long_upkeep.do("reconcile", thread=self._reconciliations)
 
     def _note_generation(self, generation: str) -> None:
         self._generation = generation
@@ -138,7 +139,7 @@ class Upkeep:
             failures = 0
             while generation == self._generation and generation != self._rebuilt:
                 try:
-                    await self._repairs.run(rebuild.rebuild, generation)
+                    await long_upkeep.do("rebuild", generation, thread=self._repairs)
                     self._rebuilt = generation
                     self._dispatcher.wake()
                 except Exception as error:

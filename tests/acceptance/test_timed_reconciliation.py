@@ -1,11 +1,16 @@
 """A worker reconciles by the clock: what goes wrong while it runs is put right without anybody asking."""
 
+import os
+import signal
+
 import pytest
 import redis
+from django.db import connection
 
-from sessions_app.models import Orphan, OrphanState, Reconciliation
+from sessions_app.models import DesiredState, Message, Orphan, OrphanState, Reconciliation
+from sessions_app.worker.long_upkeep import MANY_MESSAGES
 from tests.acceptance.stack import Stack
-from tests.processes import wait_until
+from tests.processes import Process, descendants, is_alive, is_stopped, wait_until
 from tests.reconciliation_lab import in_order, stock_queue, texts_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
@@ -20,3 +25,47 @@ def test_an_orphan_that_appears_while_a_worker_runs_is_archived_by_its_timer(sta
     assert texts_of(Orphan.objects.get()) == ["a", "b", "c"]
     wait_until(lambda: Reconciliation.objects.filter(outcome="repaired").exists(), 10, "the run is over")
     assert Reconciliation.objects.get(outcome="repaired").trigger == "timer"
+
+
+def submit_many(stack: Stack, count: int) -> None:
+    """A paused session with very many messages, cloned from its first."""
+    session = stack.session("deep", desired_state=DesiredState.PAUSED)
+    stack.submit(session, [0])
+    columns = [field.column for field in Message._meta.concrete_fields]
+    own = {"id": "gen_random_uuid()", "seq": "seq + n"}
+    values = ", ".join(own.get(column, column) for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO wa_message ({', '.join(columns)}) SELECT {values} FROM wa_message, generate_series(1, %s) n",
+            [count - 1],
+        )
+
+
+def child_of(worker: Process) -> int:
+    return wait_until(lambda: next(iter(descendants(worker.pid)), 0), 60, "the worker starts a process for it")
+
+
+@pytest.mark.fault(27)
+def test_a_worker_has_very_many_messages_reconciled_by_another_process(stack: Stack) -> None:
+    in_order()
+    submit_many(stack, MANY_MESSAGES + 1)
+    worker = stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="1")
+    child = child_of(worker)
+    timed = Reconciliation.objects.filter(trigger="timer")
+    wait_until(lambda: timed.exclude(finished_at=None).exists(), 120, "the timed run is over")
+    wait_until(lambda: not is_alive(child), 30, "its process has ended")
+    client = redis.Redis.from_url(stack.redis.url)
+    wait_until(lambda: client.llen("rq:queue:wa:deep") == MANY_MESSAGES + 1, 120, "the mirror is whole")
+    assert worker.stop() == 0
+
+
+def test_the_process_that_reconciles_ends_with_its_worker(stack: Stack) -> None:
+    in_order()
+    submit_many(stack, MANY_MESSAGES + 1)
+    worker = stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="1")
+    child = child_of(worker)
+    # It cannot end by itself then.
+    os.kill(child, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(child), 10, "the process is frozen")
+    worker.kill()
+    wait_until(lambda: not is_alive(child), 30, "its child has ended too")
