@@ -17,6 +17,8 @@ from sessions_app.services import messages, sessions
 from sessions_app.services.audit import Actor
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import Fenced, fence
+from sessions_app.worker.outcomes import Flight, Settlement
+from sessions_app.worker.settle import Settled, settle
 
 ACTOR = Actor("the test")
 
@@ -57,6 +59,15 @@ class LabWorker:
     async def fence(self, *names: str) -> Fenced:
         """Fence these sessions, as after a claim."""
         return await fence(self.connection, self.id, claimed(*names or ("s",)))
+
+    async def fence_one(self, *names: str) -> Flight:
+        """Fence these sessions, of which one has something to send."""
+        (flight,) = (await self.fence(*names)).flights
+        return flight
+
+    async def settle(self, *settlements: Settlement) -> list[Settled]:
+        """Write these outcomes."""
+        return await settle(self.connection, settlements)
 
     async def execute(self, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement; return its rows."""

@@ -102,7 +102,7 @@ def test_an_outcome_waits_for_a_table_that_is_away_and_is_then_written_as_it_was
     async def act() -> None:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            (flight,) = (await own.fence()).flights
+            flight = await own.fence_one()
             loop.flights["s"] = flight
             await own.execute("ALTER TABLE wa_recipient_pace RENAME TO wa_away")
             try:
@@ -125,7 +125,7 @@ def test_an_outcome_that_is_refused_twice_is_left_to_the_judge() -> None:
     async def act() -> set[int]:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            (flight,) = (await own.fence()).flights
+            flight = await own.fence_one()
             loop.flights["s"] = flight
             outcome = accepted(flight, "x")
             object.__setattr__(outcome, "status", "a state that is far too long for its column")
