@@ -122,6 +122,7 @@ def test_a_receipt_and_the_fence_of_a_resend_leave_one_of_them_standing() -> Non
             async with workers(1) as (worker,):
                 body = ack(message, "sent", session=name)
                 told = asyncio.create_task(in_thread(post, body, session=name))
+                # Random is who comes first, and how far; whatever it is, the end has to be one of the two.
                 await asyncio.sleep(random.random() / 100)
                 fenced = await worker.fence(name)
                 await told
