@@ -17,6 +17,9 @@ from sessions_app.services import messages, sessions
 from sessions_app.services.audit import Actor
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import Fenced, fence
+from sessions_app.worker.outcomes import Flight, Settlement
+from sessions_app.worker.settle import Settled, settle
+from tests.processes import until
 
 ACTOR = Actor("the test")
 
@@ -58,6 +61,15 @@ class LabWorker:
         """Fence these sessions, as after a claim."""
         return await fence(self.connection, self.id, claimed(*names or ("s",)))
 
+    async def fence_one(self, *names: str) -> Flight:
+        """Fence these sessions, of which one has something to send."""
+        (flight,) = (await self.fence(*names)).flights
+        return flight
+
+    async def settle(self, *settlements: Settlement) -> list[Settled]:
+        """Write these outcomes."""
+        return await settle(self.connection, settlements)
+
     async def execute(self, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement; return its rows."""
         cursor = await self.connection.execute(statement, parameters)
@@ -83,6 +95,8 @@ async def workers(count: int = 2) -> AsyncIterator[list[LabWorker]]:
 async def until_blocked(observer: LabWorker, blocked: LabWorker, deadline_s: float = 10) -> None:
     """Wait until PostgreSQL itself says that `blocked` waits for a lock."""
     pid = blocked.connection.info.backend_pid
-    async with asyncio.timeout(deadline_s):
-        while not (await observer.execute("SELECT pg_blocking_pids(%s) <> '{}'", [pid]))[0][0]:
-            await asyncio.sleep(0.01)
+
+    async def is_blocked() -> bool:
+        return bool((await observer.execute("SELECT pg_blocking_pids(%s) <> '{}'", [pid]))[0][0])
+
+    await until(is_blocked, deadline_s, "it waits for a lock")

@@ -45,6 +45,12 @@ def become(message: Message, status: Status, **changes: Any) -> Message:
     return message
 
 
+def now(message: Message) -> Message:
+    """The message as its row says now."""
+    message.refresh_from_db()
+    return message
+
+
 def hold(session: Session, why: str, **changes: Any) -> None:
     """Hold a session, as the worker would have."""
     SessionDispatch.objects.filter(session=session).update(hold=why, held_at=timezone.now(), **changes)

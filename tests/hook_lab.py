@@ -5,13 +5,16 @@ import hmac
 import json
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
-from sessions_app.models import Message, Session
+from django.utils import timezone
+
+from sessions_app.models import Message, Receipt, Session, Status
 from sessions_app.services.pacing import Pacing
 from sessions_app.transports.waha import WahaTransport
 from tests.api_client import Answer, ApiClient
-from tests.factories import make_session, submit
+from tests.factories import become, make_session, submit
 from tests.waha_lab import HOOK, KEY
 
 ACKS = {"failed": -1, "accepted": 0, "sent": 1, "delivered": 2, "read": 3}
@@ -71,3 +74,15 @@ def tell(which: Message | str, *stages: str, **fields: Any) -> list[int]:
     answers = [post(ack(which, stage, **fields)) for stage in stages]
     assert {answer.status for answer in answers} <= {200}, answers
     return [answer["receipts"] for answer in answers]
+
+
+def sent(message: Message, provider_id: str = "") -> Message:
+    """Have it accepted by WAHA, with our id unless it gave another."""
+    return become(message, Status.SENT, sent_at=timezone.now(), provider_id=provider_id or bare(message), token=1)
+
+
+def have_waited(seconds: float = 10) -> None:
+    """Let all receipts that wait have waited for so long."""
+    Receipt.objects.exclude(next_look_at=None).update(
+        next_look_at=timezone.now() - timedelta(seconds=1), received_at=timezone.now() - timedelta(seconds=seconds)
+    )

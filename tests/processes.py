@@ -1,5 +1,7 @@
 """Real processes for tests: waqueue's worker and web server, started, stopped and killed, their output in a file."""
 
+import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -7,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from waqueue.embedded.system import end_session, find_free_port, parent_of, spawn
 
@@ -17,7 +19,7 @@ T = TypeVar("T")
 
 __all__ = [
     "PROJECT", "Process", "catches", "cpu_seconds", "descendants", "find_free_port", "gunicorn", "is_alive",
-    "is_stopped", "rqworker", "wait_until",
+    "is_stopped", "rqworker", "until", "wait_until",
 ]  # fmt: skip
 
 
@@ -30,6 +32,17 @@ def wait_until(predicate: Callable[[], T], deadline_s: float, what: str) -> T:
             return answer
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what} (last answer: {answer!r})"
         time.sleep(0.02)
+
+
+async def until(predicate: Callable[[], Any], deadline_s: float, what: str) -> None:
+    """Ask as `wait_until` does, while the event loop goes on. What is asked may be a coroutine function."""
+    end = time.monotonic() + deadline_s
+    while True:
+        answer = predicate()
+        if await answer if inspect.isawaitable(answer) else answer:
+            return
+        assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
+        await asyncio.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

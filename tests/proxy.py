@@ -50,7 +50,7 @@ class Proxy:
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()], name="proxy")
+        self._thread = threading.Thread(target=self._run, name="proxy")
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
@@ -73,14 +73,19 @@ class Proxy:
         parts = urlsplit(url)
         return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}").geturl()
 
-    def cut(self) -> None:
-        """Clients find their connections closed; the server goes on with what it was asked to do. New ones are made."""
+    def cut(self, *, server_hears: bool = False) -> None:
+        """Clients find their connections closed, and can make new ones.
+
+        The server goes on with what it was asked to do and waits for more, unless it is to hear of it too.
+        """
         done = threading.Event()
 
         def cut() -> None:
             for link in list(self._links):
                 link.is_cut = True
                 link.client.transport.abort()
+                if server_hears:
+                    link.server.transport.abort()
             done.set()
 
         self._loop.call_soon_threadsafe(cut)
@@ -99,6 +104,9 @@ class Proxy:
         """Whether what was asked for by `tear` or `lose_answer` has yet to happen."""
         losing = any(link.answer is not None for link in list(self._links))
         return losing or self._torn is not None or self._unanswered is not None
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1024)

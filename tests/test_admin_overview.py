@@ -43,6 +43,8 @@ def test_each_line_leads_to_the_page_that_helps() -> None:
     held, other = make_session("held"), make_session("other")
     hold(held, "refused", hold_reason="bad token")
     become(submit(other, "x")[0], Status.UNCERTAIN)
+    for message in submit(other, "x", "x"):
+        become(message, Status.UNCERTAIN, error_class="poison")
     become(submit(other, "x")[0], Status.FAILED, failed_at=now)
     submit(other, "waits")
     Message.objects.filter(status=Status.QUEUED).update(queued_at=now - timedelta(hours=1))
@@ -53,6 +55,9 @@ def test_each_line_leads_to_the_page_that_helps() -> None:
     assert lines == {
         "No worker is running, and messages wait to be sent.": list_url("worker"),
         "The session held is held.": page_url("session", held.pk),
+        "2 messages of other are set aside: each process that sends one dies.": (
+            f"{list_url('message')}?status=uncertain&session=other"
+        ),
         "1 message of other is uncertain: did it arrive?": f"{list_url('message')}?status=uncertain&session=other",
         "1 message of other failed in the last 24 hours.": f"{list_url('message')}?status=failed&session=other",
         "The worker silent fell silent without saying goodbye.": f"{list_url('worker')}?state=gone",

@@ -98,7 +98,7 @@ def test_who_came_through_has_killed_nobody(error: SendError | None, left: int) 
 
     async def act() -> None:
         async with workers(1) as (worker,):
-            (flight,) = (await worker.fence()).flights
+            flight = await worker.fence_one()
             await settle(worker.connection, [refused(flight, error) if error else accepted(flight, "engine-1")])
 
     asyncio.run(act())
@@ -110,7 +110,7 @@ def test_a_death_is_counted_once_however_often_it_is_written_and_never_for_a_new
 
     async def act() -> None:
         async with workers() as (first, second):
-            (flight,) = (await first.fence()).flights
+            flight = await first.fence_one()
             for _ in range(3):
                 await settle(second.connection, [died(flight, "its worker died")])
             await first.execute("UPDATE wa_message SET next_attempt_at = NULL")

@@ -13,6 +13,7 @@ from sessions_app.worker import dispatcher as dispatching
 from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
 from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, until_blocked, workers
+from tests.processes import until
 from tests.proxy import through
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -102,13 +103,14 @@ def test_an_outcome_waits_for_a_table_that_is_away_and_is_then_written_as_it_was
     async def act() -> None:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            (flight,) = (await own.fence()).flights
+            flight = await own.fence_one()
             loop.flights["s"] = flight
             await own.execute("ALTER TABLE wa_recipient_pace RENAME TO wa_away")
             try:
                 writing = asyncio.create_task(loop.landing._write(loop.landing.stores[0], [accepted(flight, "x")]))
-                done, _ = await asyncio.wait([writing], timeout=1)
-                assert not done and "s" in loop.flights
+                tries = loop.landing._settling
+                await until(lambda: tries._failures >= 2 or writing.done(), 30, "it is refused twice")
+                assert not writing.done() and "s" in loop.flights
             finally:
                 await own.execute("ALTER TABLE wa_away RENAME TO wa_recipient_pace")
             (settled,) = await asyncio.wait_for(writing, 30)
@@ -125,7 +127,7 @@ def test_an_outcome_that_is_refused_twice_is_left_to_the_judge() -> None:
     async def act() -> set[int]:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            (flight,) = (await own.fence()).flights
+            flight = await own.fence_one()
             loop.flights["s"] = flight
             outcome = accepted(flight, "x")
             object.__setattr__(outcome, "status", "a state that is far too long for its column")
@@ -223,8 +225,7 @@ def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypat
                     lambda _: parameters | {"host": "127.0.0.1", "port": network.port},
                 )
                 fencing = asyncio.create_task(loop._fence(claimed("s")))
-                while store._connection is None:
-                    await asyncio.sleep(0.01)
+                await until(lambda: store._connection, 30, "it is connected")
             await until_blocked(other, LabWorker(store._connection))
             pid = store._connection.info.backend_pid
             network.cut()
@@ -232,8 +233,12 @@ def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypat
             assert isinstance(fencing.exception(), psycopg.OperationalError)
             await loop._return_unanswered()
             await other.execute("ROLLBACK")
-            while await other.execute("SELECT FROM pg_stat_activity WHERE pid = %s AND state <> 'idle'", [pid]):
-                await asyncio.sleep(0.01)
+
+            async def is_idle() -> bool:
+                busy = "SELECT FROM pg_stat_activity WHERE pid = %s AND state <> 'idle'"
+                return not await other.execute(busy, [pid])
+
+            await until(is_idle, 30, "the server is done with what it was asked")
             await loop.close()
             return await other.execute("SELECT count(*) FROM wa_attempt")
 

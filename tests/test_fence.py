@@ -116,7 +116,7 @@ def test_a_worker_that_waited_for_the_settle_sends_the_next_message_and_not_the_
 
     async def act() -> Fenced:
         async with workers() as (one, other):
-            (flight,) = (await one.fence()).flights
+            flight = await one.fence_one()
             return await _hold_the_settle(one, other, outcomes.accepted(flight, "engine-1"))
 
     fenced = run(act())
@@ -131,7 +131,7 @@ def test_a_worker_that_waited_for_a_retry_does_not_overtake_the_message_that_wai
 
     async def act() -> Fenced:
         async with workers() as (one, other):
-            (flight,) = (await one.fence()).flights
+            flight = await one.fence_one()
             late = outcomes.RetryableError("later", after_ms=60_000)
             return await _hold_the_settle(one, other, outcomes.refused(flight, late))
 
@@ -150,7 +150,7 @@ def test_a_worker_that_waited_while_the_message_was_put_back_sends_that_same_mes
 
     async def act() -> Fenced:
         async with workers() as (one, other):
-            (flight,) = (await one.fence()).flights
+            flight = await one.fence_one()
             return await _hold_the_settle(one, other, outcomes.returned(flight, "not handed over"))
 
     (flight,) = run(act()).flights
@@ -186,7 +186,7 @@ def test_a_message_retried_by_a_person_while_a_worker_waits_keeps_its_place() ->
 
     async def act() -> tuple[Fenced, Fenced]:
         async with workers() as (one, other):
-            (flight,) = (await one.fence()).flights
+            flight = await one.fence_one()
             assert flight.message_id == second.pk
             await in_thread(messages.retry, first.pk, actor=ACTOR)
             return (

@@ -32,7 +32,7 @@ from tests import waha_stub
 from tests.admin_lab import text_of
 from tests.api_client import ApiClient
 from tests.dispatch_lab import in_thread
-from tests.factories import ACTOR, become, hold, make_session, submit
+from tests.factories import ACTOR, become, hold, make_session, now, submit
 from tests.hook_lab import ack, bare, post, waha_message, waha_session
 from tests.waha_lab import KEY
 from tests.waha_stub import WahaStub, answering
@@ -57,11 +57,6 @@ def uncertain(stub: WahaStub, *, has_it: bool = False, ack: int = 1, **options: 
     message = become(waha_message(base_url=stub.url, **options), Status.UNCERTAIN, token=1, attempts=1)
     if has_it:
         stub.acks[bare(message)] = ack
-    return message
-
-
-def now(message: Message) -> Message:
-    message.refresh_from_db()
     return message
 
 

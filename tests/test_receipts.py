@@ -1,20 +1,16 @@
 """Receipts bring a message to where they say that it is: once, never backwards, in whatever order they come."""
 
-import asyncio
 import itertools
 import logging
 import random
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import redis
 from django.db import connection, transaction
 from django.utils import timezone
 
-from sessions_app.exceptions import OutcomeUnknown
 from sessions_app.models import (
-    Attempt,
     Event,
     Hold,
     Message,
@@ -25,10 +21,7 @@ from sessions_app.models import (
     Status,
 )
 from sessions_app.services import messages, receipts
-from sessions_app.worker.outcomes import accepted, refused
-from sessions_app.worker.settle import settle
 from tests.api_client import ApiClient
-from tests.dispatch_lab import LabWorker, in_thread, workers
 from tests.factories import (
     ACTOR,
     Threads,
@@ -37,35 +30,18 @@ from tests.factories import (
     hold,
     is_due,
     job_ids,
+    now,
     submit,
     traces,
     wait_until_blocked,
 )
-from tests.hook_lab import ack, bare, post, tell, waha_message, waha_session
-from tests.processes import wait_until
+from tests.hook_lab import ack, bare, have_waited, post, sent, tell, waha_message, waha_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def sent(message: Message, provider_id: str = "") -> Message:
-    """Have it accepted by WAHA, with our id unless it gave another."""
-    return become(message, Status.SENT, sent_at=timezone.now(), provider_id=provider_id or bare(message), token=1)
-
-
-def now(message: Message) -> Message:
-    message.refresh_from_db()
-    return message
-
-
 def kinds(message: Message) -> list[str]:
     return [kind for kind in traces(message)[0] if kind != "message.queued"]
-
-
-def have_waited(seconds: float = 10) -> None:
-    """Let all receipts that wait have waited for so long."""
-    Receipt.objects.exclude(next_look_at=None).update(
-        next_look_at=timezone.now() - timedelta(seconds=1), received_at=timezone.now() - timedelta(seconds=seconds)
-    )
 
 
 # Sent, delivered, read
@@ -263,127 +239,6 @@ def test_a_failure_of_an_earlier_attempt_says_nothing_of_a_later_one() -> None:
     assert now(message).status == Status.UNCERTAIN
 
 
-# Before the send's own answer
-
-
-async def _fenced(worker: LabWorker) -> Any:
-    (flight,) = (await worker.fence("school")).flights
-    return flight
-
-
-@pytest.mark.fault(30)
-@pytest.mark.parametrize(
-    ("answer", "stages", "status"),
-    [
-        ("accepted", ("delivered",), Status.DELIVERED),
-        ("accepted", ("read", "sent"), Status.READ),
-        ("accepted", ("accepted",), Status.SENT),
-        ("lost", ("accepted",), Status.SENT),
-        ("lost", ("sent", "delivered"), Status.DELIVERED),
-        ("lost", ("failed",), Status.UNCERTAIN),
-        ("accepted", ("failed",), Status.UNCERTAIN),
-    ],
-)
-def test_a_receipt_before_the_answer_waits_for_it_and_the_end_is_the_same(
-    answer: str, stages: tuple[str, ...], status: Status
-) -> None:
-    message = waha_message()
-
-    async def act() -> None:
-        async with workers(1) as (worker,):
-            flight = await _fenced(worker)
-            await in_thread(tell, message, *stages)
-            assert (await in_thread(now, message)).status == Status.SENDING
-            await in_thread(receipts.look_again)
-            outcome = (
-                accepted(flight, bare(message)) if answer == "accepted" else refused(flight, OutcomeUnknown("lost"))
-            )
-            await settle(worker.connection, [outcome])
-
-    asyncio.run(act())
-    have_waited()
-    assert receipts.look_again() == len(stages)
-    assert now(message).status == status
-    assert not Receipt.objects.exclude(next_look_at=None).exists()
-
-
-def test_a_resend_by_policy_that_was_queued_meanwhile_is_withdrawn() -> None:
-    message = waha_message(on_uncertain=OnUncertain.RESEND)
-
-    async def act() -> None:
-        async with workers(1) as (worker,):
-            flight = await _fenced(worker)
-            await in_thread(tell, message, "sent")
-            await settle(worker.connection, [refused(flight, OutcomeUnknown("lost"))])
-
-    asyncio.run(act())
-    assert (now(message).status, message.resends) == (Status.QUEUED, 1)
-    have_waited()
-    receipts.look_again()
-    assert now(message).status == Status.SENT
-
-
-def test_an_answer_after_the_receipt_is_kept_as_evidence_and_changes_nothing() -> None:
-    message = waha_message()
-
-    async def act() -> None:
-        async with workers(1) as (worker,):
-            flight = await _fenced(worker)
-            await settle(worker.connection, [refused(flight, OutcomeUnknown("lost"))])
-            await in_thread(tell, message, "delivered")
-            (late,) = await settle(worker.connection, [accepted(flight, bare(message))])
-            assert not late.is_current
-
-    asyncio.run(act())
-    assert now(message).status == Status.DELIVERED
-    assert Attempt.objects.get().late_outcome == "sent"
-
-
-def test_a_receipt_for_an_id_of_the_engines_waits_until_the_answer_has_told_it() -> None:
-    message = waha_message()
-    tell("BAE5F0000000", "delivered")
-    have_waited()
-    receipts.look_again()
-    assert Receipt.objects.get().message is None and Receipt.objects.get().next_look_at is not None
-    sent(message, "BAE5F0000000")
-    have_waited()
-    receipts.look_again()
-    assert now(message).status == Status.DELIVERED
-    assert Receipt.objects.get().message == message
-
-
-def test_what_stays_unknown_is_kept_and_looked_for_ever_more_seldom_and_then_no_more() -> None:
-    waha_session()
-    tell("BAE5F0000000", "delivered")
-    have_waited(60)
-    receipts.look_again()
-    receipt = Receipt.objects.get()
-    assert receipt.next_look_at is not None and receipt.next_look_at > timezone.now() + timedelta(seconds=50)
-    have_waited(3600)
-    receipts.look_again()
-    assert Receipt.objects.get().next_look_at is None
-    assert receipts.look_again() == 0
-
-
-def test_a_receipt_and_the_fence_of_a_resend_leave_one_of_them_standing() -> None:
-    """Either the resend is withdrawn, or it has begun and its own answer is awaited; never both."""
-    for number in range(8):
-        name = f"s{number}"
-        message = become(waha_message(name=name), Status.QUEUED, resends=1)
-
-        async def act(name: str = name, message: Message = message) -> int:
-            async with workers(1) as (worker,):
-                body = ack(message, "sent", session=name)
-                told = asyncio.create_task(in_thread(post, body, session=name))
-                await asyncio.sleep(random.random() / 100)
-                fenced = await worker.fence(name)
-                await told
-                return len(fenced.flights)
-
-        flights = asyncio.run(act())
-        assert now(message).status == (Status.SENDING if flights else Status.SENT)
-
-
 # What people see
 
 
@@ -411,4 +266,4 @@ def test_receipts_of_many_messages_are_applied_in_parts() -> None:
     Message.objects.update(status=Status.SENT)
     have_waited()
     assert [receipts.look_again() for _ in range(3)] == [200, 50, 0]
-    wait_until(lambda: Message.objects.filter(status=Status.READ).count() == 250, 1, "all are read")
+    assert Message.objects.filter(status=Status.READ).count() == 250

@@ -1,4 +1,4 @@
-"""The settle writes what is known, by token; what comes too late is kept as evidence and changes nothing."""
+"""The settle writes what an answer means: for its message, for the session, and for the pace of what comes next."""
 
 import asyncio
 from datetime import timedelta
@@ -27,20 +27,11 @@ from sessions_app.models import (
 )
 from sessions_app.services import messages, sessions
 from sessions_app.services.pacing import Pacing
-from sessions_app.worker.outcomes import Flight, Settlement, accepted, refused, returned
-from sessions_app.worker.settle import Settled, settle
-from tests.dispatch_lab import ACTOR, LabWorker, in_thread, session_with, workers
+from sessions_app.worker.outcomes import accepted, refused, returned
+from sessions_app.worker.settle import Settled
+from tests.dispatch_lab import ACTOR, in_thread, session_with, workers
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-async def _fence_one(worker: LabWorker) -> Flight:
-    (flight,) = (await worker.fence()).flights
-    return flight
-
-
-async def _settle(worker: LabWorker, *settlements: Settlement) -> list[Settled]:
-    return await settle(worker.connection, settlements)
 
 
 def send(error: BaseException | None = None, provider_id: str = "engine-1") -> Settled:
@@ -48,9 +39,9 @@ def send(error: BaseException | None = None, provider_id: str = "engine-1") -> S
 
     async def act() -> Settled:
         async with workers(1) as (worker,):
-            flight = await _fence_one(worker)
+            flight = await worker.fence_one()
             outcome = refused(flight, error) if error else accepted(flight, provider_id)
-            (settled,) = await _settle(worker, outcome)
+            (settled,) = await worker.settle(outcome)
             return settled
 
     return asyncio.run(act())
@@ -84,9 +75,9 @@ def test_an_engine_that_takes_messages_works_unless_the_session_was_stopped(desi
 
     async def act() -> None:
         async with workers(1) as (worker,):
-            (flight,) = (await worker.fence()).flights
+            flight = await worker.fence_one()
             await in_thread(Session.objects.filter(pk=session.pk).update, desired_state=desired)
-            await settle(worker.connection, [accepted(flight, "id")])
+            await worker.settle(accepted(flight, "id"))
 
     asyncio.run(act())
     assert Session.objects.get(pk=session.pk).observed_state == observed
@@ -178,119 +169,14 @@ def test_the_resend_policy_sends_again_and_marks_it() -> None:
     assert kinds()[-1] == "message.resent"
 
 
-@pytest.mark.fault(33)
-def test_a_settle_written_twice_changes_nothing_the_second_time() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> Settled:
-        async with workers(1) as (worker,):
-            flight = await _fence_one(worker)
-            await _settle(worker, accepted(flight, "engine-1"))
-            (again,) = await _settle(worker, accepted(flight, "engine-1"))
-            return again
-
-    again = asyncio.run(act())
-    # It is what decided, so that its job leaves the mirror also when the first answer was lost.
-    assert again.is_current
-    assert not again.is_new_hold
-    assert kinds().count("message.sent") == 1
-    assert Attempt.objects.get().late_outcome == ""
-    message.refresh_from_db()
-    assert message.attempts == 1
-
-
-@pytest.mark.parametrize("status", [Status.DELIVERED, Status.READ])
-def test_a_settle_written_twice_has_decided_also_when_a_receipt_came_between(status: Status) -> None:
-    session_with("one")
-
-    async def act() -> Settled:
-        async with workers(1) as (worker,):
-            flight = await _fence_one(worker)
-            await _settle(worker, accepted(flight, "engine-1"))
-            await worker.execute("UPDATE wa_message SET status = %s", [status])
-            (again,) = await _settle(worker, accepted(flight, "engine-1"))
-            return again
-
-    assert asyncio.run(act()).is_current
-    assert Message.objects.get().status == status
-
-
-def test_a_late_answer_settles_an_uncertain_message() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> list[Settled]:
-        async with workers() as (slow, judge):
-            flight = await _fence_one(slow)
-            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            return await _settle(slow, accepted(flight, "engine-1"))
-
-    (late,) = asyncio.run(act())
-    assert late.is_current
-    message.refresh_from_db()
-    assert (message.status, message.provider_id) == (Status.SENT, "engine-1")
-
-
-def test_a_late_answer_settles_a_resend_that_has_not_begun() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> list[Settled]:
-        async with workers() as (slow, judge):
-            flight = await _fence_one(slow)
-            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await in_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
-            late = await _settle(slow, accepted(flight, "engine-1"))
-            assert not (await judge.fence()).flights
-            return late
-
-    (late,) = asyncio.run(act())
-    assert late.is_current
-    message.refresh_from_db()
-    assert message.status == Status.SENT
-
-
-def test_a_late_answer_after_a_newer_attempt_is_evidence_only() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> list[Settled]:
-        async with workers() as (slow, judge):
-            flight = await _fence_one(slow)
-            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await in_thread(messages.resolve, message.pk, outcome="resend", actor=ACTOR)
-            await _fence_one(judge)
-            return await _settle(slow, accepted(flight, "engine-1"))
-
-    (late,) = asyncio.run(act())
-    assert not late.is_current
-    message.refresh_from_db()
-    assert (message.status, message.provider_id) == (Status.SENDING, "")
-    assert InFlight.objects.count() == 1
-    first, second = Attempt.objects.order_by("token")
-    assert (first.outcome, first.late_outcome, second.outcome) == ("uncertain", "sent", "")
-
-
-def test_a_late_uncertainty_does_not_unsettle_what_a_person_decided() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> list[Settled]:
-        async with workers() as (slow, judge):
-            flight = await _fence_one(slow)
-            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await in_thread(messages.resolve, message.pk, outcome="failed", actor=ACTOR)
-            return await _settle(slow, refused(flight, OutcomeUnknown("timeout")))
-
-    asyncio.run(act())
-    message.refresh_from_db()
-    assert message.status == Status.FAILED
-
-
 def test_what_was_put_back_can_be_fenced_again_and_does_not_count() -> None:
     session_with("one")
 
     async def act() -> int:
         async with workers(1) as (worker,):
             for _ in range(3):
-                await _settle(worker, returned(await _fence_one(worker), "frozen"))
-            return (await _fence_one(worker)).attempts
+                await worker.settle(returned(await worker.fence_one(), "frozen"))
+            return (await worker.fence_one()).attempts
 
     assert asyncio.run(act()) == 1
     assert list(Attempt.objects.order_by("token").values_list("outcome", flat=True)) == ["returned"] * 3 + [""]
@@ -308,7 +194,7 @@ def test_many_outcomes_of_many_sessions_are_written_at_once() -> None:
                 accepted(flight, "x") if at % 2 else refused(flight, PermanentError("no"))
                 for at, flight in enumerate(flights)
             ]
-            return await _settle(worker, *outcomes)
+            return await worker.settle(*outcomes)
 
     settled = asyncio.run(act())
     assert len(settled) == 30
@@ -326,37 +212,7 @@ def test_engines_may_answer_anything() -> None:
     assert "nul" in message.error_detail
 
 
-@pytest.mark.fault(33)
-def test_a_settle_written_twice_does_not_undo_what_a_person_did_in_between() -> None:
-    _, (message,) = session_with("one")
-
-    async def act() -> list[Settled]:
-        async with workers(1) as (worker,):
-            flight = await _fence_one(worker)
-            await _settle(worker, refused(flight, PermanentError("no")))
-            await in_thread(messages.retry, message.pk, actor=ACTOR)
-            return await _settle(worker, refused(flight, PermanentError("no")))
-
-    (again,) = asyncio.run(act())
-    assert not again.is_current
-    message.refresh_from_db()
-    assert message.status == Status.QUEUED
-
-
-def test_a_late_answer_frees_the_session_that_was_held_for_its_message() -> None:
-    session_with("one", "two", on_uncertain=OnUncertain.HOLD_SESSION)
-
-    async def act() -> None:
-        async with workers() as (slow, judge):
-            flight = await _fence_one(slow)
-            await _settle(judge, refused(flight, OutcomeUnknown("its worker died")))
-            await _settle(slow, accepted(flight, "engine-1"))
-
-    asyncio.run(act())
-    assert SessionDispatch.objects.get().hold == ""
-
-
-# Pace.
+# Pace
 
 
 def test_the_pause_between_two_messages_is_random_between_the_two_intervals() -> None:

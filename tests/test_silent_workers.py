@@ -29,7 +29,8 @@ def test_a_worker_that_is_frozen_in_the_middle_of_a_fence_loses_its_hold_on_the_
             [frozen],
         )
         holds.set()
-        await asyncio.sleep(60)
+        # Here it is frozen, until the test is over.
+        await asyncio.Event().wait()
 
     async def act() -> list[str]:
         store = Store(frozen)

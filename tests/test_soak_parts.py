@@ -1,11 +1,7 @@
-"""The soak's own engine and network: what they remember and break has to be so, or its count means nothing."""
+"""The soak's own engine: what it remembers has to be so, or the soak's count means nothing."""
 
 import http.client
 import json
-import socket
-import socketserver
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,51 +9,6 @@ import pytest
 from tests.processes import wait_until
 from tests.soak.engine import Engine
 from tests.soak.facts import Answer, Entry
-from tests.soak.proxy import Proxy
-
-
-class _Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        while data := self.request.recv(1024):
-            self.request.sendall(data)
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    """Return a proxy before a server that repeats what it hears."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        made = Proxy(server.server_address[1])
-        made.start()
-        yield made
-        made.close()
-        server.shutdown()
-
-
-def connect(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
-
-
-def test_the_network_hands_on_and_slows_requests(proxy: Proxy) -> None:
-    with connect(proxy) as plug:
-        plug.sendall(b"quick")
-        assert plug.recv(100) == b"quick"
-        proxy.delay_seconds = 0.3
-        begun = time.monotonic()
-        plug.sendall(b"slow")
-        assert plug.recv(100) == b"slow"
-        assert time.monotonic() - begun >= 0.3
-
-
-def test_the_network_cuts_what_is_connected_and_takes_new_connections(proxy: Proxy) -> None:
-    with connect(proxy) as plug:
-        plug.sendall(b"before")
-        assert plug.recv(100) == b"before"
-        assert proxy.cut() == 1
-        assert plug.recv(100) == b""
-    with connect(proxy) as plug:
-        plug.sendall(b"after")
-        assert plug.recv(100) == b"after"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from sessions_app.worker.outcomes import Flight, Settlement
 from sessions_app.worker.settle import settle
 from sessions_app.worker.suspects import Suspects
 from tests.dispatch_lab import ACTOR, LabWorker, in_thread, session_with, workers
-from tests.processes import descendants
+from tests.processes import descendants, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.fault(23)]
 
@@ -192,7 +192,7 @@ def test_signals_for_the_worker_do_not_end_its_child() -> None:
     async def act(mine: Suspects, worker: LabWorker) -> Settlement:
         (flight,) = await fenced(worker)
         sending = asyncio.create_task(mine.send(flight))
-        await until(lambda: in_thread(LoopbackEntry.objects.exists))
+        await until(lambda: in_thread(LoopbackEntry.objects.exists), 30, "it is handed over")
         assert mine._child is not None
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(mine._child._process.pid, number)
@@ -207,7 +207,7 @@ def test_a_worker_that_stops_blames_nobody_and_leaves_no_child() -> None:
 
     async def act(mine: Suspects, worker: LabWorker) -> list[Settlement]:
         sending = [asyncio.create_task(mine.send(flight)) for flight in await fenced(worker, "a", "b")]
-        await until(lambda: in_thread(LoopbackEntry.objects.exists))
+        await until(lambda: in_thread(LoopbackEntry.objects.exists), 30, "it is handed over")
         for one in sending:
             one.cancel()
         return [await one for one in sending]
@@ -272,19 +272,9 @@ def test_a_child_that_has_nothing_to_do_is_ended(monkeypatch: pytest.MonkeyPatch
     async def act(mine: Suspects, worker: LabWorker) -> None:
         (flight,) = await fenced(worker)
         assert (await mine.send(flight)).status == Status.SENT
-        await until(lambda: is_gone(mine))
-
-    async def is_gone(mine: Suspects) -> bool:
-        return mine._child is None
+        await until(lambda: mine._child is None, 30, "the child is gone")
 
     with_suspects(act)
-
-
-async def until(predicate: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-    """Ask until it is so, for half a minute at most."""
-    async with asyncio.timeout(30):
-        while not await predicate():
-            await asyncio.sleep(0.02)
 
 
 def test_a_person_who_sends_a_poison_again_has_it_tried_alone_again() -> None:

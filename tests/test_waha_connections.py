@@ -18,7 +18,7 @@ from sessions_app.exceptions import NotConnected, OutcomeUnknown, SessionRefused
 from sessions_app.transports import http
 from sessions_app.transports.waha import WahaTransport
 from tests import waha_stub
-from tests.processes import find_free_port
+from tests.processes import find_free_port, until
 from tests.waha_lab import failure, outgoing, send, with_waha
 from tests.waha_stub import WahaStub, answering
 
@@ -165,8 +165,7 @@ def test_two_hundred_one_after_another_take_one_connection(stub: WahaStub) -> No
 def test_an_engine_that_hangs_does_not_take_the_connections_of_another(stub: WahaStub, settings: Any) -> None:
     async def act(waha: WahaTransport) -> tuple[list[Any], list[Any]]:
         stuck = [asyncio.create_task(waha.send(outgoing(hanging))) for _ in range(150)]
-        while len(hanging.arrived) < 100:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(hanging.arrived) == 100, 30, "all that there is room for have arrived")
         served = [await waha.send(outgoing(stub)) for _ in range(20)]
         return served, await asyncio.gather(*stuck, return_exceptions=True)
 

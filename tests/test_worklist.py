@@ -214,8 +214,9 @@ def test_messages_that_are_set_aside_are_told_of_before_the_uncertain_and_not_am
     session = make_session()
     for text in ("one", "two", "three"):
         become(submit(session, text)[0], Status.UNCERTAIN)
-    become(submit(session, "lethal")[0], Status.UNCERTAIN, error_class="poison")
+    lethal = become(submit(session, "lethal")[0], Status.UNCERTAIN, error_class="poison")
     become(submit(session, "resolved")[0], Status.FAILED, error_class="poison")
     become(submit(make_session("beta"), "lethal")[0], Status.UNCERTAIN, error_class="poison")
     found = [(item.kind, item.session, item.count) for item in items() if item.kind in ("poison", "uncertain")]
     assert found == [("poison", "alpha", 1), ("poison", "beta", 1), ("uncertain", "alpha", 3)]
+    assert of_kind("poison")[0].since == lethal.created_at

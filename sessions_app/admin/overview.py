@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, ngettext_lazy
 
 from sessions_app.admin import words
 from sessions_app.admin.base import APP, VIEW_ORPHAN
@@ -31,6 +31,33 @@ _PERMISSIONS = {
     "orphan": VIEW_ORPHAN,
     "task_failed": f"{APP}.view_backgroundtask",
     "reconciliation_failed": f"{APP}.view_reconciliation",
+}
+# What is said of some messages of one session, and in which state the list shows them.
+_MESSAGES = {
+    "uncertain": (
+        ngettext_lazy(
+            "%(count)d message of %(session)s is uncertain: did it arrive?",
+            "%(count)d messages of %(session)s are uncertain: did they arrive?",
+            "count",
+        ),
+        "uncertain",
+    ),
+    "poison": (
+        ngettext_lazy(
+            "%(count)d message of %(session)s is set aside: each process that sends it dies.",
+            "%(count)d messages of %(session)s are set aside: each process that sends one dies.",
+            "count",
+        ),
+        "uncertain",
+    ),
+    "failed": (
+        ngettext_lazy(
+            "%(count)d message of %(session)s failed in the last 24 hours.",
+            "%(count)d messages of %(session)s failed in the last 24 hours.",
+            "count",
+        ),
+        "failed",
+    ),
 }
 
 
@@ -109,29 +136,9 @@ def _line(item: WorklistItem, keys: dict[str, int], *, readable: bool) -> Line:
             text = _("Messages of %(session)s should have been sent by now, and were not.") % values
             key = keys.get(item.session)
             url = _page(key) if key else _list("session")
-        case "uncertain":
-            text = ngettext(
-                "%(count)d message of %(session)s is uncertain: did it arrive?",
-                "%(count)d messages of %(session)s are uncertain: did they arrive?",
-                item.count,
-            )
-            text, url = text % values, _list("message", status="uncertain", session=item.session)
-            return Line(text, url, item.since)
-        case "poison":
-            text = ngettext(
-                "%(count)d message of %(session)s is set aside: each process that sends it dies.",
-                "%(count)d messages of %(session)s are set aside: each process that sends one dies.",
-                item.count,
-            )
-            text, url = text % values, _list("message", status="uncertain", session=item.session)
-            return Line(text, url, item.since)
-        case "failed":
-            text = ngettext(
-                "%(count)d message of %(session)s failed in the last 24 hours.",
-                "%(count)d messages of %(session)s failed in the last 24 hours.",
-                item.count,
-            )
-            text, url = text % values, _list("message", status="failed", session=item.session)
+        case "uncertain" | "poison" | "failed":
+            said_of, status = _MESSAGES[item.kind]
+            text, url = said_of % values, _list("message", status=status, session=item.session)
         case "orphan":
             text = ngettext(
                 "%(count)d message for %(session)s waits in an orphan and is not sent.",

@@ -29,7 +29,8 @@ def _run(created_at: datetime) -> None:
     said = False
     for _ in range(_TRIES):
         try:
-            reconcile(Trigger.STARTUP, unless_started_after=created_at)
+            if reconcile(Trigger.STARTUP, unless_started_after=created_at) is None:
+                log.info("another process has done the start-up reconciliation")
             return
         except AlreadyRunning:
             # Whoever runs may have begun before this process was there: see whether it was a start-up run, later.

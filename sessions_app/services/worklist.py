@@ -1,9 +1,10 @@
 """What needs a person now, most urgent first. Derived from the rows, so a line goes when its cause does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Case, Count, Exists, Expression, Min, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
 from django.utils import timezone
 
 from sessions_app.exceptions import Poison
@@ -23,7 +24,7 @@ from sessions_app.models import (
 )
 
 _RECENT = timedelta(hours=24)
-_IS_POISON = Q(error_class=Poison.code)
+_POISON_OR_UNCERTAIN = Case(When(error_class=Poison.code, then=Value("poison")), default=Value("uncertain"))
 # A message that may go and has waited so long says that nobody is sending.
 _OVERDUE = timedelta(minutes=2)
 
@@ -55,26 +56,9 @@ def items() -> list[WorklistItem]:
         WorklistItem("session_held", session.name, 1, session.dispatch.held_at, session.dispatch.hold_reason)
         for session in Session.objects.held().select_related("dispatch").order_by("dispatch__held_at")[:100]
     ]
-    by_session = (
-        Message.objects.filter(status=Status.UNCERTAIN)
-        .values("session__name")
-        .annotate(
-            poisons=Count("pk", filter=_IS_POISON),
-            others=Count("pk", filter=~_IS_POISON),
-            since=Min("created_at"),
-        )
-        .order_by("since")[:100]
-    )
-    found += [
-        WorklistItem("poison", row["session__name"], row["poisons"], row["since"])
-        for row in by_session
-        if row["poisons"]
-    ]
-    found += [
-        WorklistItem("uncertain", row["session__name"], row["others"], row["since"])
-        for row in by_session
-        if row["others"]
-    ]
+    uncertain = Message.objects.filter(status=Status.UNCERTAIN)
+    # Poison comes first, as its name does.
+    found += _by_session(uncertain, kind=_POISON_OR_UNCERTAIN, since="created_at", order_by=("kind", "since"))
     orphaned = (
         Orphan.objects.unresolved()
         .order_by()
@@ -83,13 +67,8 @@ def items() -> list[WorklistItem]:
         .order_by("since")[:100]
     )
     found += [WorklistItem("orphan", row["session_name"], row["count"], row["since"]) for row in orphaned]
-    failed = (
-        Message.objects.filter(status=Status.FAILED, failed_at__gt=now - _RECENT)
-        .values("session__name")
-        .annotate(count=Count("pk"), since=Min("failed_at"))
-        .order_by("-count")[:100]
-    )
-    found += [WorklistItem("failed", row["session__name"], row["count"], row["since"]) for row in failed]
+    failed = Message.objects.filter(status=Status.FAILED, failed_at__gt=now - _RECENT)
+    found += _by_session(failed, kind=Value("failed"), since="failed_at", order_by=("-count",))
     broken = BackgroundTask.objects.filter(state=TaskState.FAILED, finished_at__gt=now - _RECENT).order_by("-pk")
     found += [WorklistItem("task_failed", "", 1, task.finished_at, task.title) for task in broken[:20]]
     if broken_run := _broken_reconciliation():
@@ -97,6 +76,17 @@ def items() -> list[WorklistItem]:
     gone = Worker.objects.gone().filter(heartbeat_at__gt=now - _RECENT)
     found += [WorklistItem("worker_gone", "", 1, worker.heartbeat_at, worker.name) for worker in gone[:20]]
     return found
+
+
+def _by_session(
+    messages: QuerySet[Message], *, kind: Expression, since: str, order_by: Sequence[str]
+) -> list[WorklistItem]:
+    """A line for each session and kind that has such messages."""
+    groups = messages.values("session__name", kind=kind).annotate(count=Count("pk"), since=Min(since))
+    return [
+        WorklistItem(row["kind"], row["session__name"], row["count"], row["since"])
+        for row in groups.order_by(*order_by)[:100]
+    ]
 
 
 def _overdue(limit: datetime, now: datetime) -> QuerySet[Session]:

@@ -39,6 +39,7 @@ class Web:
         try:
             connection.request(method, f"/whatsapp{path}", None if body is None else json.dumps(body), headers)
             if hang_up_after is not None:
+                # How far it has come by then is the machine's business, as it is with clients.
                 time.sleep(hang_up_after)
                 raise Lost
             response = connection.getresponse()

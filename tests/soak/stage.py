@@ -1,5 +1,6 @@
 """The waqueue that is soaked: its stores, behind proxies, its web server and its workers, as operators run them."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,14 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import redis
 
 from tests.processes import PROJECT, Process, catches, find_free_port, gunicorn, rqworker
+from tests.proxy import Proxy
 from tests.servers import Servers
-from tests.soak.proxy import Proxy
 
 # What operators may set too. Heartbeats, silence and steadiness are the product's own.
 SEND_SECONDS = 8
@@ -39,10 +39,12 @@ class Stage:
         self._servers = Servers()
         self.postgres = self._servers.postgres()
         self.redis = self._servers.valkey()
-        self.postgres_proxy, self.redis_proxy = Proxy(self.postgres.port), Proxy(self.redis.port)
+        self.postgres_proxy = Proxy("127.0.0.1", self.postgres.port)
+        self.redis_proxy = Proxy("127.0.0.1", self.redis.port)
+        self._network = contextlib.ExitStack()
         self.environ = _SETTINGS | {
-            "DATABASE_URL": _through(self.postgres_proxy, self.postgres.url),
-            "REDIS_URL": _through(self.redis_proxy, self.redis.url),
+            "DATABASE_URL": self.postgres_proxy.instead_of(self.postgres.url),
+            "REDIS_URL": self.redis_proxy.instead_of(self.redis.url),
         }
         self.port = find_free_port()
         self.web = gunicorn(folder / "web.log", self.environ, self.port)
@@ -57,8 +59,8 @@ class Stage:
 
     def start(self) -> str:
         """Start everything; return a key of the API that may do everything."""
-        self.postgres_proxy.start()
-        self.redis_proxy.start()
+        for proxy in (self.postgres_proxy, self.redis_proxy):
+            self._network.enter_context(proxy)
         self.manage("migrate", "-v0")
         scopes = [word for scope in ("read", "send", "manage") for word in ("--scope", scope)]
         key = self.manage("create_api_key", "soak", *scopes).strip()
@@ -72,15 +74,14 @@ class Stage:
         for command in self.commands:
             command.kill()
             command.wait()
-        self.postgres_proxy.close()
-        self.redis_proxy.close()
+        self._network.close()
         self._servers.close()
 
     def heal(self) -> None:
         """Have everything run that should, undisturbed."""
         self.start_postgres()
         self.start_redis()
-        self.redis_proxy.delay_seconds = 0.0
+        self.redis_proxy.latency_s = 0.0
         for slot in list(self.frozen):
             self.thaw(slot)
         for slot in range(len(self.workers)):
@@ -200,8 +201,3 @@ class Stage:
         shutil.rmtree(self.redis.data_dir)
         shutil.copytree(self._old_redis, self.redis.data_dir)
         self.redis.start()
-
-
-def _through(proxy: Proxy, url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")).geturl()
