@@ -167,6 +167,11 @@ def is_api(request: HttpRequest) -> bool:
     return _ADDRESSES.match(request.path_info) is not None
 
 
+# Data is no page: whoever has a browser show it may load and frame nothing from there.
+_DATA = ("application/json", CONTENT_TYPE)
+_POLICY_OF_DATA = "default-src 'none'; frame-ancestors 'none'"
+
+
 class ProblemMiddleware:
     """Give every answer of the API that is an error the one shape, whoever made it; and answer HEAD like GET."""
 
@@ -190,6 +195,8 @@ class ProblemMiddleware:
             response = _reshaped(response)
         # Recipients and contents are nobody's to keep on the way.
         response.headers.setdefault("Cache-Control", "no-store")
+        if response["Content-Type"].startswith(_DATA):
+            response.headers["Content-Security-Policy"] = _POLICY_OF_DATA
         if is_head:
             request.method = "HEAD"
             response.headers["Content-Length"] = str(len(response.content))

@@ -28,7 +28,9 @@ from sessions_app.models import (
     SessionCounter,
     SessionDispatch,
     Status,
+    new_id,
 )
+from sessions_app.models.message import built
 from sessions_app.queues import mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.services import audit
@@ -81,26 +83,28 @@ def _put_new(session_name: str, messages: Sequence[Message]) -> None:
 
 def _from_draft(session: Session, draft: Draft, now: datetime, batch_id: uuid.UUID | None) -> Message:
     is_due = draft.scheduled_at is None or draft.scheduled_at <= now
-    return Message(
-        session=session,
-        recipient=draft.to,
-        type=draft.type,
-        text=draft.text,
-        media_url=draft.media_url,
-        filename=draft.filename,
-        caption=draft.caption,
-        template=draft.template,
-        priority=draft.priority,
-        status=Status.QUEUED if is_due else Status.SCHEDULED,
-        max_attempts=settings.WAQUEUE_MAX_ATTEMPTS,
-        scheduled_at=draft.scheduled_at,
-        expires_at=draft.expires_at,
-        client_ref=draft.client_ref,
-        metadata=draft.metadata,
-        batch_id=batch_id,
-        created_at=now,
-        queued_at=now if is_due else None,
-    )
+    message = built({
+        "id": new_id(),
+        "recipient": draft.to,
+        "type": draft.type,
+        "text": draft.text,
+        "media_url": draft.media_url,
+        "filename": draft.filename,
+        "caption": draft.caption,
+        "template": draft.template,
+        "priority": draft.priority,
+        "status": Status.QUEUED if is_due else Status.SCHEDULED,
+        "max_attempts": settings.WAQUEUE_MAX_ATTEMPTS,
+        "scheduled_at": draft.scheduled_at,
+        "expires_at": draft.expires_at,
+        "client_ref": draft.client_ref,
+        "metadata": draft.metadata,
+        "batch_id": batch_id,
+        "created_at": now,
+        "queued_at": now if is_due else None,
+    })  # fmt: skip
+    message.session = session
+    return message
 
 
 def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool = False) -> None:

@@ -1,0 +1,40 @@
+"""What every answer bears, and what the log says of every request."""
+
+import pytest
+import structlog
+from django.test import Client, RequestFactory, override_settings
+
+from tests.api_client import ApiClient
+from waqueue.middleware import RequestLogMiddleware
+
+pytestmark = pytest.mark.django_db
+
+
+def logged_address(**meta: str) -> object:
+    structlog.contextvars.clear_contextvars()
+    RequestLogMiddleware.bind_ip(RequestFactory().get("/", REMOTE_ADDR="10.0.0.7", **meta))
+    address = structlog.contextvars.get_contextvars()["ip"]
+    structlog.contextvars.clear_contextvars()
+    return address
+
+
+def test_data_may_load_and_frame_nothing_whether_it_is_an_answer_or_a_problem() -> None:
+    api = ApiClient()
+    for response in (api.get("/whatsapp/sessions"), api.get("/whatsapp/sessions/nobody"), Client().get("/livez")):
+        assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_a_page_keeps_the_policy_of_pages() -> None:
+    assert "default-src 'self'" in Client().get("/admin/login/").headers["Content-Security-Policy"]
+    assert "default-src 'self'" in Client().get("/whatsapp/docs").headers["Content-Security-Policy"]
+
+
+def test_the_log_names_who_is_connected_whatever_the_client_claims_to_be() -> None:
+    with override_settings(SECURE_PROXY_SSL_HEADER=None):
+        assert logged_address(HTTP_X_FORWARDED_FOR="1.2.3.4") == "10.0.0.7"
+
+
+def test_the_log_names_whom_the_proxy_saw_where_a_proxy_is_trusted() -> None:
+    with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+        assert logged_address(HTTP_X_FORWARDED_FOR="1.2.3.4, 93.184.216.34") == "93.184.216.34"
+        assert logged_address() == "10.0.0.7"
