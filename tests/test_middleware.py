@@ -29,6 +29,16 @@ def test_a_page_keeps_the_policy_of_pages() -> None:
     assert "default-src 'self'" in Client().get("/whatsapp/docs").headers["Content-Security-Policy"]
 
 
+def test_an_answer_of_the_api_hangs_on_no_cookie_and_no_language() -> None:
+    client = Client()
+    client.get("/admin/login/")
+    for address in ("/whatsapp/sessions", "/livez"):
+        response = client.get(address, headers={"accept-language": "es"})
+        assert not response.cookies and "Vary" not in response.headers
+        assert "Content-Language" not in response.headers
+    assert client.get("/admin/login/", headers={"accept-language": "es"}).headers["Content-Language"] == "es"
+
+
 def test_the_log_names_who_is_connected_whatever_the_client_claims_to_be() -> None:
     with override_settings(SECURE_PROXY_SSL_HEADER=None):
         assert logged_address(HTTP_X_FORWARDED_FOR="1.2.3.4") == "10.0.0.7"

@@ -6,7 +6,11 @@ import structlog
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest
+from django.middleware.locale import LocaleMiddleware
 from django_structlog.middlewares import RequestMiddleware
 
 
@@ -30,3 +34,28 @@ class ContentSecurityMiddleware(CSPMiddleware):  # type: ignore[misc]
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         """Add the policy, unless there is one."""
         return response if HEADER in response else super().process_response(request, response)
+
+
+class _PagesOnly:
+    """Leaves the API alone, which knows no cookies and no languages: its requests bear `is_api`."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if getattr(request, "is_api", False):
+            return self.get_response(request)  # type: ignore[attr-defined]
+        return super().__call__(request)  # type: ignore[misc]
+
+
+class PageSessionMiddleware(_PagesOnly, SessionMiddleware):
+    """A browser's login, of pages."""
+
+
+class PageLocaleMiddleware(_PagesOnly, LocaleMiddleware):
+    """The language of pages."""
+
+
+class PageAuthenticationMiddleware(_PagesOnly, AuthenticationMiddleware):
+    """Who looks at pages."""
+
+
+class PageMessageMiddleware(_PagesOnly, MessageMiddleware):
+    """What is said on the next page."""

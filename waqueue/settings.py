@@ -128,12 +128,12 @@ MIDDLEWARE = [
     "waqueue.middleware.RequestLogMiddleware",
     "waqueue.middleware.ContentSecurityMiddleware",
     "sessions_app.api.problems.ProblemMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
+    "waqueue.middleware.PageSessionMiddleware",
+    "waqueue.middleware.PageLocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "waqueue.middleware.PageAuthenticationMiddleware",
+    "waqueue.middleware.PageMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [

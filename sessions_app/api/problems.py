@@ -182,8 +182,10 @@ class ProblemMiddleware:
         """Pass the request on, and look at what comes back."""
         if not is_api(request):
             return self.get_response(request)
-        # The API knows no cookies: a browser's login must not cost a query here, nor the loss of it an answer.
+        # The API knows no cookies: a browser's login must not cost a query here, nor the loss of it an answer. What
+        # pages need besides is left out as well.
         request.COOKIES = {}
+        request.is_api = True  # type: ignore[attr-defined]
         if request.path_info in _HEALTH:
             # A load balancer asks by address, not by a name that is in WAQUEUE_ALLOWED_HOSTS.
             request.get_host = lambda: "localhost"  # type: ignore[method-assign]
