@@ -116,10 +116,10 @@ def test_neither_a_swap_nor_a_renaming_touches_the_redis_of_another_database(red
     submit(session, "one")
     before = redis_client.lrange(keys.queue_key("alpha"), 0, -1)
     redis_client.hset(keys.META, "deployment", "another")
-    with Replacements(["alpha"], upkeep_client()) as replacement:
-        replacement.add([("alpha", message) for message in Message.objects.all()])
-        with pytest.raises(OtherDeployment):
-            replacement.swap()
+    replacement = Replacements(["alpha"], upkeep_client())
+    replacement.add([("alpha", message) for message in Message.objects.all()])
+    with pytest.raises(OtherDeployment):
+        replacement.swap()
     with pytest.raises(OtherDeployment):
         lists.rename_away(keys.queue_key("alpha").encode(), b"waqueue:archive:1:x")
     assert redis_client.lrange(keys.queue_key("alpha"), 0, -1) == before

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +130,20 @@ def drop_first(
         if jobs:
             run(client, scripts.DROP_JOBS, job_keys, [_origin(key), *stamps])
         client.ltrim(key, count, -1)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def drop_unused(key: bytes, count: int, job_ids: Iterable[bytes], *, client: redis.Redis | None = None) -> None:
+    """Delete the first entries of a list that is no queue, and the contents of these jobs. Raises QueueUnavailable."""
+    client = client or upkeep_client()
+    names = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in job_ids]
+    try:
+        with client.pipeline(transaction=False) as pipe:
+            if names:
+                pipe.unlink(*names)
+            pipe.ltrim(key, count, -1)
+            pipe.execute()
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 

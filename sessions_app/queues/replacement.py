@@ -1,6 +1,5 @@
 """Queues written anew: beside the old ones, then swapped in."""
 
-import contextlib
 import uuid
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -15,25 +14,21 @@ from sessions_app.queues.connection import deployment_id, run_each
 from sessions_app.queues.jobs import job_fields
 from sessions_app.queues.lists import replaced_key
 
-_TTL_SECONDS = 600
+PREFIX = b"waqueue:replacement:"
+# What is left of one that was not finished is found long before.
+_TTL_SECONDS = 24 * 3600
 
 
 class Replacements:
     """New lists of jobs for some sessions, written beside the old ones and then swapped in.
 
-    Readers see the old list or the new one, never a part. Unfinished ones vanish by themselves.
+    Readers see the old list or the new one, never a part. Of one that was not finished, its lists say which contents
+    were written: `clear_unfinished` looks after them.
     """
 
     def __init__(self, session_names: Iterable[str], client: redis.Redis) -> None:
         self._client = client
-        self._keys = {name: f"waqueue:replacement:{uuid.uuid4().hex}" for name in session_names}
-
-    def __enter__(self) -> "Replacements":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        with contextlib.suppress(RedisError):
-            self._client.unlink(*self._keys.values())
+        self._keys = {name: PREFIX.decode() + uuid.uuid4().hex for name in session_names}
 
     def add(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Add the next messages of the lines, each with the name of its session. Raises QueueUnavailable."""

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from sessions_app.exceptions import OtherDeployment
 from sessions_app.models import Deployment, FindingKind, Orphan, OrphanSource, OrphanState, Session
-from sessions_app.queues import inspect, keys, lists
+from sessions_app.queues import inspect, keys, lists, replacement
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.entries import printable
 from sessions_app.reconciliation import older_database, stranded
@@ -48,6 +48,7 @@ def compare(report: Report, *, session_name: str | None = None, client: redis.Re
     if session_name is None and meta.generation != Deployment.current().redis_generation:
         report.add(FindingKind.GENERATION_LOST, detail="Redis was wiped, restarted or failed over")
     first = _Look(client, session_name)
+    report.leftovers = first.leftovers
     if first.is_right:
         first.notes(report)
         return
@@ -69,6 +70,7 @@ class _Look:
         begun = Orphan.objects.unfinished()
         self.unfinished = list(begun.filter(session_name=session_name) if session_name else begun)
         self.strays: dict[bytes, int] = {}
+        self.leftovers: set[bytes] = set()
         self.mirrors: dict[int, tuple[Session, Difference]] = {}
         self.empty_names: set[bytes] = set()
         self.vanished: dict[uuid.UUID, Orphan] = {}
@@ -112,11 +114,14 @@ class _Look:
     def _scan(self) -> dict[bytes, int]:
         """Find all lists of interest in one walk through Redis; return those of sessions, with how long they are."""
         legacy = settings.WAQUEUE_LEGACY_PREFIX.encode()
-        prefixes = [_QUEUES, lists.STAGING_PREFIX, lists.REPLACED_PREFIX, *([legacy] if legacy else [])]
+        renamed = [lists.STAGING_PREFIX, lists.REPLACED_PREFIX, replacement.PREFIX]
+        prefixes = [_QUEUES, *renamed, *([legacy] if legacy else [])]
         depths: dict[bytes, int] = {}
         for found in lists.scan(*prefixes, client=self._client):
             if self._session_name is None and (lists.is_staged(found.key) or lists.is_replaced(found.key)):
                 self.strays[found.key] = found.length or 0
+            if self._session_name is None and found.key.startswith(replacement.PREFIX):
+                self.leftovers.add(found.key)
             for prefix, wanted in ((_QUEUES, depths), (legacy, self.legacy)):
                 if not prefix or not found.key.startswith(prefix):
                     continue

@@ -62,6 +62,8 @@ def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
             # Where it went wrong, without the error's own text: that may quote what stands in the queue.
             where = "" if isinstance(error, WaqueueError) else "".join(traceback.format_tb(error.__traceback__))
             log.info("queue %s could not be put right: %s\n%s", finding.queue, finding.detail, where)
+    if report.leftovers:
+        rebuild.clear_unfinished(report.leftovers, upkeep_client())
 
 
 def _may_go_on() -> bool:

@@ -38,6 +38,8 @@ class Report:
 
     findings: list[Finding] = field(default_factory=list)
     stopped: bool = False
+    # Lists that are no queues, left behind by a rebuild: no finding, for no message is concerned.
+    leftovers: set[bytes] = field(default_factory=set)
 
     def add(self, kind: FindingKind, **what: object) -> Finding:
         """Add one finding."""
