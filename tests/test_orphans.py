@@ -182,6 +182,15 @@ def test_what_was_sent_since_it_was_archived_is_skipped_too(redis_client: redis.
     assert (done.restored, done.duplicates, texts_in_line(gamma)) == (1, 1, ["b"])
 
 
+def test_an_id_is_known_however_it_is_spelled(redis_client: redis.Redis) -> None:
+    (sent,) = submit(make_session("beta"), "a")
+    become(sent, Status.SENT)
+    redis_client.rpush(LEGACY, legacy_entry("a", id=str(sent.pk).upper()), legacy_entry("a", id=sent.pk.hex))
+    run(policy=Policy.ARCHIVE)
+    done = orphans.restore(Orphan.objects.get(), make_session("gamma"), actor=ACTOR)
+    assert (done.restored, done.duplicates) == (0, 2)
+
+
 @pytest.mark.fault(10)
 def test_a_queue_that_comes_back_with_an_old_redis_is_not_sent_again(redis_client: redis.Redis) -> None:
     stock_queue(redis_client, "gone", "abc")

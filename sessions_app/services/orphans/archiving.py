@@ -31,7 +31,7 @@ from sessions_app.queues.entries import ParsedEntry, printable
 from sessions_app.services import audit, phones
 from sessions_app.services.audit import Actor
 from sessions_app.services.locks import lock_name
-from sessions_app.services.orphans.duplicates import find_known, known_messages
+from sessions_app.services.orphans.duplicates import find_known, known_messages, own_id
 
 
 def detect(
@@ -171,7 +171,7 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
         rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
         entries = build_entries(orphan, start, parsed, equals)
         # Where there is a row, the row decides: it says what became of its message.
-        new = [entry for entry in entries if entry.job_id not in rows]
+        new = [entry for entry in entries if own_id(entry.job_id) not in rows]
         known = find_known([entry for entry in new if entry.readable])
         for entry in new:
             entry.duplicate_of = known.get(entry.index)

@@ -25,12 +25,6 @@ SELECT m.* FROM json_array_elements_text(%s) wanted CROSS JOIN LATERAL (
 """
 
 
-def known_messages(job_ids: Iterable[str]) -> set[str]:
-    """Those of `job_ids` for which PostgreSQL has a row."""
-    ids = {pk: job_id for job_id in job_ids if (pk := own_id(job_id)) is not None}
-    return {ids[pk] for pk in known_ids(ids)}
-
-
 # An act asks for the same few thousand more than once.
 @lru_cache(4096)
 def own_id(job_id: str) -> uuid.UUID | None:
@@ -41,10 +35,11 @@ def own_id(job_id: str) -> uuid.UUID | None:
         return None
 
 
-def known_ids(ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of `ids` that are messages."""
+def known_messages(job_ids: Iterable[str]) -> set[uuid.UUID]:
+    """Those of the messages that `job_ids` name for which PostgreSQL has a row."""
+    ids = {str(pk) for job_id in job_ids if (pk := own_id(job_id)) is not None}
     with connection.cursor() as cursor:
-        cursor.execute(_BY_ID, [json.dumps([str(each) for each in ids])])
+        cursor.execute(_BY_ID, [json.dumps(list(ids))])
         return {row[0] for row in cursor.fetchall()}
 
 
@@ -73,8 +68,9 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
         same = {(ref, to, text): pk for pk, ref, to, text in cursor.fetchall()}
     known: dict[int, uuid.UUID] = {}
     for entry, ref in foreign:
-        if entry.job_id in ids:
-            known[entry.index] = uuid.UUID(entry.job_id)
+        own = own_id(entry.job_id)
+        if own is not None and own in ids:
+            known[entry.index] = own
         elif same and (found := same.get((ref, entry.recipient, entry.content.get("text", "")))):
             known[entry.index] = found
     return known

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,7 @@ from sessions_app.models.message import built
 from sessions_app.services import audit, messages
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
-from sessions_app.services.orphans.duplicates import known_ids, mark_known, own_id
+from sessions_app.services.orphans.duplicates import known_messages, mark_known, own_id
 from sessions_app.services.orphans.progress import close_if_empty, note, take_off
 from sessions_app.services.orphans.selection import Selection
 
@@ -266,13 +267,6 @@ def _taken_ids(entries: Sequence[OrphanEntry], *, are_new: bool) -> set[uuid.UUI
     """The ids of jobs that a row has already. Those that are new were looked for, and stand here once each."""
     if are_new:
         return {entry.message_id for entry in entries if entry.message_id}
-    ids: set[uuid.UUID] = set()
-    taken: set[uuid.UUID] = set()
-    for entry in entries:
-        own = own_id(entry.job_id)
-        if own is None:
-            continue
-        if own in ids:
-            taken.add(own)
-        ids.add(own)
-    return taken | known_ids(ids)
+    ids = [own for entry in entries if (own := own_id(entry.job_id)) is not None]
+    twice = {own for own, count in Counter(ids).items() if count > 1}
+    return twice | known_messages(entry.job_id for entry in entries)
