@@ -7,18 +7,19 @@ from sessions_app.models import Message, Session, Status
 from sessions_app.queues import keys, lists, replacement
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.replacement import Replacements
-from sessions_app.reconciliation import rebuild
-from tests.factories import become, job_ids, line, make_session, observer, submit
+from tests.factories import become, job_ids, line, make_session, submit
 from tests.reconciliation_lab import in_order, run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.fault(9)]
 
 
-def break_off(session: Session, client: redis.Redis) -> list[Message]:
+def break_off(session: Session, client: redis.Redis, *, seconds_ago: int = 120) -> list[Message]:
     """Write the new list of a session, have its first message be sent meanwhile, and stop before the swap."""
     made = list(Message.objects.filter(session=session).in_order())
     Replacements([session.name], upkeep_client()).add([(session.name, message) for message in made])
     become(made[0], Status.SENT)
+    for key in leftovers(client):
+        client.expire(key, client.ttl(key) - seconds_ago)
     # Its settle came before the contents were written.
     client.lrem(keys.queue_key(session.name), 1, str(made[0].pk))
     return made
@@ -58,15 +59,17 @@ def test_a_list_of_any_length_is_let_go_in_parts(redis_client: redis.Redis) -> N
     assert len(contents(redis_client)) == lists.CHUNK - 1
 
 
-def test_a_rebuild_that_is_under_way_is_left_alone(redis_client: redis.Redis) -> None:
+def test_a_list_to_which_somebody_added_just_now_is_left_alone(redis_client: redis.Redis) -> None:
     session = make_session()
     submit(session, "one", "two")
     in_order()
-    break_off(session, redis_client)
+    made = break_off(session, redis_client, seconds_ago=5)
+    run()
+    assert leftovers(redis_client) and keys.job_key(made[0].pk) in contents(redis_client)
 
-    with observer() as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [rebuild._LOCK])
-        rebuild.clear_unfinished(leftovers(redis_client), upkeep_client())
-        assert leftovers(redis_client)
-    rebuild.clear_unfinished(leftovers(redis_client), upkeep_client())
-    assert not leftovers(redis_client)
+
+def test_a_key_of_that_name_that_is_no_list_is_left_alone_and_said(redis_client: redis.Redis) -> None:
+    in_order()
+    redis_client.hset(replacement.PREFIX + b"x", "a", "b")
+    assert run().counts == {"foreign_key": 1}
+    assert leftovers(redis_client) == [replacement.PREFIX + b"x"]

@@ -1,5 +1,6 @@
 """Middleware of libraries, bent to what this project knows of its requests and answers."""
 
+import ipaddress
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest
 from django.middleware.locale import LocaleMiddleware
+from django.utils import translation
 from django_structlog.middlewares import RequestMiddleware
 
 
@@ -25,7 +27,8 @@ class RequestLogMiddleware(RequestMiddleware):  # type: ignore[misc]
         """Log who asked: behind the proxy that makes our address https, whom the proxy saw; else who is connected."""
         seen = request.META.get("HTTP_X_FORWARDED_FOR", "") if settings.SECURE_PROXY_SSL_HEADER else ""
         # What stands before the last was sent by the client.
-        structlog.contextvars.bind_contextvars(ip=seen.rpartition(",")[2].strip() or request.META.get("REMOTE_ADDR"))
+        nearest = seen.rpartition(",")[2].strip()
+        structlog.contextvars.bind_contextvars(ip=nearest if is_ip(nearest) else request.META.get("REMOTE_ADDR"))
 
 
 class ContentSecurityMiddleware(CSPMiddleware):  # type: ignore[misc]
@@ -34,6 +37,15 @@ class ContentSecurityMiddleware(CSPMiddleware):  # type: ignore[misc]
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         """Add the policy, unless there is one."""
         return response if HEADER in response else super().process_response(request, response)
+
+
+def is_ip(text: str) -> bool:
+    """Whether a text is an address of IP."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _PagesOnly:
@@ -50,7 +62,12 @@ class PageSessionMiddleware(_PagesOnly, SessionMiddleware):
 
 
 class PageLocaleMiddleware(_PagesOnly, LocaleMiddleware):
-    """The language of pages."""
+    """The language of pages. It stays with the thread: who asks the API next is not to be answered in it."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if getattr(request, "is_api", False):
+            translation.activate(settings.LANGUAGE_CODE)
+        return super().__call__(request)
 
 
 class PageAuthenticationMiddleware(_PagesOnly, AuthenticationMiddleware):

@@ -16,15 +16,27 @@ class Migration(migrations.Migration):
             name='job_id',
             field=models.CharField(blank=True, default='', max_length=200),
         ),
-        migrations.AlterField(
-            model_name='orphanentry',
-            name='message',
-            field=models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='orphan_entries', to='sessions_app.message'),
-        ),
-        migrations.AlterField(
-            model_name='orphanentry',
-            name='orphan',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='entries', to='sessions_app.orphan'),
+        # Only their indexes: Django would make the constraints anew, and lock all messages for as long.
+        migrations.SeparateDatabaseAndState(
+            database_operations=[
+                migrations.RunSQL(
+                    'DROP INDEX IF EXISTS wa_orphan_entry_message_id_364849bd, wa_orphan_entry_orphan_id_09f629db',
+                    'CREATE INDEX wa_orphan_entry_message_id_364849bd ON wa_orphan_entry (message_id);'
+                    'CREATE INDEX wa_orphan_entry_orphan_id_09f629db ON wa_orphan_entry (orphan_id)',
+                ),
+            ],
+            state_operations=[
+                migrations.AlterField(
+                    model_name='orphanentry',
+                    name='message',
+                    field=models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='orphan_entries', to='sessions_app.message'),
+                ),
+                migrations.AlterField(
+                    model_name='orphanentry',
+                    name='orphan',
+                    field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='entries', to='sessions_app.orphan'),
+                ),
+            ],
         ),
         migrations.AddIndex(
             model_name='orphanentry',

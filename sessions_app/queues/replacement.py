@@ -17,6 +17,16 @@ from sessions_app.queues.lists import replaced_key
 PREFIX = b"waqueue:replacement:"
 # What is left of one that was not finished is found long before.
 _TTL_SECONDS = 24 * 3600
+# Each part that is added renews that: after so long without one, nobody goes on with it.
+_ABANDONED_SECONDS = 60
+
+
+def is_abandoned(key: bytes, client: redis.Redis) -> bool:
+    """Whether nobody has added to a list of that name for a while. Raises QueueUnavailable."""
+    try:
+        return int(client.ttl(key)) < _TTL_SECONDS - _ABANDONED_SECONDS
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
 class Replacements:
@@ -34,7 +44,7 @@ class Replacements:
         """Add the next messages of the lines, each with the name of its session. Raises QueueUnavailable."""
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                # What is left of an earlier one may be about to expire.
+                # What is left of an earlier one may have fields of its own.
                 pipe.unlink(*(keys.job_key(message.pk) for _, message in messages))
                 for name, message in messages:
                     pipe.hset(keys.job_key(message.pk), items=job_fields(name, message))

@@ -121,7 +121,10 @@ class _Look:
             if self._session_name is None and (lists.is_staged(found.key) or lists.is_replaced(found.key)):
                 self.strays[found.key] = found.length or 0
             if self._session_name is None and found.key.startswith(replacement.PREFIX):
-                self.leftovers.add(found.key)
+                if found.length:
+                    self.leftovers.add(found.key)
+                else:
+                    self.foreign.append(found.key)
             for prefix, wanted in ((_QUEUES, depths), (legacy, self.legacy)):
                 if not prefix or not found.key.startswith(prefix):
                     continue

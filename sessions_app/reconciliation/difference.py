@@ -45,12 +45,16 @@ class Difference:
 def known_rows(job_ids: Sequence[bytes], *, only_open: bool = False) -> set[bytes]:
     """Those of `job_ids` for which PostgreSQL has a message, or one that is open."""
     messages = Message.objects.open() if only_open else Message.objects.all()
-    ids = {pk: job for job in job_ids if (pk := uuid_of(job)) is not None}
+    ids: dict[uuid.UUID, list[bytes]] = {}
+    for job in job_ids:
+        if (pk := uuid_of(job)) is not None:
+            # One id may be spelled in more than one way.
+            ids.setdefault(pk, []).append(job)
     found: set[bytes] = set()
     pks = list(ids)
     for start in range(0, len(pks), _IDS):
         rows = messages.filter(pk__in=pks[start : start + _IDS]).values_list("pk", flat=True)
-        found |= {ids[pk] for pk in rows}
+        found.update(job for pk in rows for job in ids[pk])
     return found
 
 

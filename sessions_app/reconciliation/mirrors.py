@@ -97,7 +97,7 @@ def _moved_on(queue: Sequence[bytes], line: bytes, absent: set[bytes]) -> Differ
     ahead = queue[: max(len(queue) - (line.count(b" ") + 1 if line else 0), 0)]
     if not _is_same(queue[len(ahead) :], line) or not absent <= set(ahead) or len(set(ahead)) < len(ahead):
         return None
-    if any(job in line for job in ahead) or len(known_rows(ahead)) < len(ahead):
+    if not set(line.split()).isdisjoint(ahead) or len(known_rows(ahead)) < len(ahead):
         return None
     return Difference(final=frozenset(ahead))
 

@@ -5,7 +5,6 @@ Order, pace and caps are in PostgreSQL and wait for nothing here. One process do
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import redis
 from django.db import connection, transaction
@@ -13,7 +12,7 @@ from django.db import connection, transaction
 from sessions_app.models import OPEN, Deployment, Event, EventKind, Message, Session
 from sessions_app.queues import inspect, lists, mirror
 from sessions_app.queues.connection import upkeep_client
-from sessions_app.queues.replacement import Replacements
+from sessions_app.queues.replacement import Replacements, is_abandoned
 from sessions_app.reconciliation.difference import known_rows
 from sessions_app.reconciliation.mend import mend
 from sessions_app.reconciliation.mirrors import differences
@@ -34,37 +33,29 @@ def rebuild(generation: str) -> int | None:
     Returns how many messages the mirror then holds, None when there was nothing to do or another process does it.
     Raises QueueUnavailable, OtherDeployment and database errors; it may be called again after any of them.
     """
-    with _alone() as is_alone:
-        deployment = Deployment.current()
-        if not is_alone or deployment.redis_generation == generation:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        if not cursor.fetchone()[0]:
             return None
-        return _rebuild(generation, is_first=not deployment.redis_generation)
+        try:
+            deployment = Deployment.current()
+            if deployment.redis_generation == generation:
+                return None
+            return _rebuild(generation, is_first=not deployment.redis_generation)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
 def clear_unfinished(leftovers: Iterable[bytes], client: redis.Redis) -> None:
     """Let go of lists that a rebuild has left behind, and of contents that it wrote of messages that are sent by now.
 
-    Those are in no queue, so that nobody else would ever meet them. Nothing is done while somebody rebuilds.
+    Those are in no queue, so that nobody else would ever meet them. What is still being written stays.
     Raises QueueUnavailable and database errors.
     """
-    with _alone() as is_alone:
-        for key in leftovers if is_alone else ():
-            while job_ids := lists.read_raw(key, 0, client=client):
-                settled = known_rows(job_ids) - known_rows(job_ids, only_open=True)
-                lists.drop_unused(key, len(job_ids), settled, client=client)
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether nobody else rebuilds, until the end of the block."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        is_alone = bool(cursor.fetchone()[0])
-        try:
-            yield is_alone
-        finally:
-            if is_alone:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+    for key in leftovers:
+        while is_abandoned(key, client) and (job_ids := lists.read_raw(key, 0, client=client)):
+            settled = known_rows(job_ids) - known_rows(job_ids, only_open=True)
+            lists.drop_unused(key, len(job_ids), settled, client=client)
 
 
 def _rebuild(generation: str, *, is_first: bool) -> int:

@@ -62,6 +62,7 @@ def reconcile(
             return None
         if session_name is not None and not _is_known(session_name):
             raise UnknownName(f"no session, no queue and no orphan is called {session_name!r}")
+        _fail_those_without_a_process()
         run = Reconciliation.objects.create(
             trigger=trigger, dry_run=dry_run, session_name=session_name or "", started_at=timezone.now()
         )
@@ -82,9 +83,35 @@ def reconcile(
 
 
 def is_time() -> bool:
-    """Whether nobody ran within the last interval."""
+    """Whether nobody ran within the last interval, or runs just now."""
     since = timezone.now() - timedelta(seconds=settings.WAQUEUE_RECONCILE_SECONDS * 0.9)
-    return not Reconciliation.objects.whole().finished().filter(started_at__gt=since).exists()
+    if Reconciliation.objects.whole().finished().filter(started_at__gt=since).exists():
+        return False
+    try:
+        with _alone():
+            return True
+    except AlreadyRunning:
+        return False
+
+
+def fail_abandoned(why: str) -> None:
+    """Write down that a run failed whose process has died, also if it had not begun; unless another one runs by now."""
+    try:
+        with _alone():
+            if not _fail_those_without_a_process():
+                run = Reconciliation.objects.create(trigger=Trigger.TIMER, started_at=timezone.now())
+                _fail(run, Report(), why)
+    except AlreadyRunning:
+        # It says what it finds, and of the dead one that it failed.
+        return
+
+
+def _fail_those_without_a_process() -> int:
+    """Whoever is alone knows that no other run is under way, whatever their rows say; return how many there were."""
+    dead = list(Reconciliation.objects.filter(outcome=ReconciliationOutcome.RUNNING).order_by("pk"))
+    for run in dead:
+        _fail(run, Report(), "its process has died")
+    return len(dead)
 
 
 def reconcile_in_time() -> Reconciliation | None:

@@ -4,7 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Case, Count, Exists, Expression, Min, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
+from django.db.models import (
+    Case,
+    Count,
+    Exists,
+    Expression,
+    F,
+    Min,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    Value,
+    When,
+    Window,
+)  # fmt: skip
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from sessions_app.exceptions import Poison
@@ -57,8 +73,7 @@ def items() -> list[WorklistItem]:
         for session in Session.objects.held().select_related("dispatch").order_by("dispatch__held_at")[:100]
     ]
     uncertain = Message.objects.filter(status=Status.UNCERTAIN)
-    # Poison comes first, as its name does.
-    found += _by_session(uncertain, kind=_POISON_OR_UNCERTAIN, since="created_at", order_by=("kind", "since"))
+    found += _by_session(uncertain, kind=_POISON_OR_UNCERTAIN, since="created_at", order_by=("since",))
     orphaned = (
         Orphan.objects.unresolved()
         .order_by()
@@ -81,11 +96,12 @@ def items() -> list[WorklistItem]:
 def _by_session(
     messages: QuerySet[Message], *, kind: Expression, since: str, order_by: Sequence[str]
 ) -> list[WorklistItem]:
-    """A line for each session and kind that has such messages."""
+    """A line for each session and kind that has such messages, a hundred of a kind at most; kinds by their names."""
     groups = messages.values("session__name", kind=kind).annotate(count=Count("pk"), since=Min(since))
+    ranked = groups.annotate(rank=Window(RowNumber(), partition_by=[F("kind")], order_by=order_by))
     return [
         WorklistItem(row["kind"], row["session__name"], row["count"], row["since"])
-        for row in groups.order_by(*order_by)[:100]
+        for row in ranked.filter(rank__lte=100).order_by("kind", "rank")
     ]
 
 

@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
+from collections.abc import Callable
 from typing import cast
+
+from django.conf import settings
 
 _PR_SET_PDEATHSIG = 1
 
@@ -65,6 +68,8 @@ async def start(*arguments: str, pipe: int | None = None) -> Process:
         sys.executable, *arguments,
         stdin=pipe, stdout=pipe,
         env=os.environ | {"DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "waqueue.settings")},
+        # Python looks for the project there, wherever the worker was started.
+        cwd=settings.BASE_DIR,
         start_new_session=True,
         preexec_fn=_die_with_parent,
     )  # fmt: skip
@@ -72,5 +77,16 @@ async def start(*arguments: str, pipe: int | None = None) -> Process:
 
 def _die_with_parent() -> None:
     """Have the system end this child when the worker is killed: it would be left over otherwise."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _find_prctl() -> Callable[..., int] | None:
+    """Look it up once: what is between fork and exec may not load anything. macOS has none."""
+    try:
+        return ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return None
+
+
+_prctl = _find_prctl()

@@ -12,8 +12,9 @@ import psycopg
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from sessions_app.exceptions import WaqueueError, primary_message
+from sessions_app.exceptions import QueueUnavailable, WaqueueError, primary_message
 from sessions_app.queues import inspect
+from sessions_app.queues.connection import upkeep_client
 from sessions_app.reconciliation.rebuild import rebuild
 from sessions_app.reconciliation.run import reconcile_in_time
 from sessions_app.worker import children
@@ -39,7 +40,7 @@ class ChildFailed(WaqueueError):
 
 
 async def do(act: str, *arguments: str, thread: Thread) -> None:
-    """Reconcile if it is time, or rebuild for a generation: in `thread`, or in a child where there is much of it.
+    """Reconcile, or rebuild for a generation: in `thread`, or in a child where there is much of it.
 
     Raises QueueUnavailable, database errors, ChildFailed.
     """
@@ -73,8 +74,12 @@ def main() -> None:
 
 def _is_much() -> bool:
     """Whether there are very many open messages, or much in Redis: either store may have lost what the other has."""
-    if inspect.used_bytes() > MANY_BYTES:
-        return True
+    try:
+        if inspect.used_bytes(client=upkeep_client()) > MANY_BYTES:
+            return True
+    except QueueUnavailable:
+        # The act itself is to find that out, and to say so.
+        return False
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM (SELECT FROM wa_message WHERE status IN ('queued', 'sending') LIMIT %s) open",

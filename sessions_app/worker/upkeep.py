@@ -13,7 +13,7 @@ from sessions_app.database import end
 from sessions_app.exceptions import OutcomeUnknown, WaqueueError, primary_message
 from sessions_app.models.worker import HEARTBEAT
 from sessions_app.reconciliation import stranded
-from sessions_app.reconciliation.run import is_time
+from sessions_app.reconciliation.run import fail_abandoned, is_time
 from sessions_app.worker import heartbeat, long_upkeep, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
@@ -125,7 +125,11 @@ class Upkeep:
 
     async def _reconcile(self) -> None:
         if await self._reconciliations.run(is_time):
-            await long_upkeep.do("reconcile", thread=self._reconciliations)
+            try:
+                await long_upkeep.do("reconcile", thread=self._reconciliations)
+            except long_upkeep.ChildFailed as error:
+                await self._reconciliations.run(fail_abandoned, error.detail)
+                raise
 
     def _note_generation(self, generation: str) -> None:
         self._generation = generation

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import redis
 from django.db import connection
 
-from sessions_app.models import DesiredState, Message, Orphan, OrphanState, Reconciliation
+from sessions_app.models import DesiredState, Event, Message, Orphan, OrphanState, Reconciliation
 from sessions_app.worker.long_upkeep import MANY_MESSAGES
 from tests.acceptance.stack import Stack
-from tests.processes import Process, descendants, is_alive, is_stopped, wait_until
+from tests.processes import PROJECT, Process, descendants, is_alive, is_stopped, wait_until
 from tests.reconciliation_lab import in_order, stock_queue, texts_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
@@ -69,3 +71,36 @@ def test_the_process_that_reconciles_ends_with_its_worker(stack: Stack) -> None:
     wait_until(lambda: is_stopped(child), 10, "the process is frozen")
     worker.kill()
     wait_until(lambda: not is_alive(child), 30, "its child has ended too")
+
+
+def test_a_run_whose_process_is_killed_has_failed_and_is_told(stack: Stack) -> None:
+    in_order()
+    submit_many(stack, MANY_MESSAGES + 1)
+    worker = stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="1")
+    os.kill(child_of(worker), signal.SIGKILL)
+    wait_until(lambda: Event.objects.filter(data__outcome="failed").exists(), 60, "somebody is told")
+    failed = Reconciliation.objects.filter(outcome="failed").earliest("pk")
+    assert failed.error in ("its process has died", "its process ended with -9")
+    assert not Reconciliation.objects.filter(outcome="running", pk__lt=failed.pk).exists()
+
+
+def test_a_run_without_redis_has_failed_and_is_told(stack: Stack) -> None:
+    in_order()
+    stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="1")
+    stack.redis.kill()
+    wait_until(lambda: Event.objects.filter(data__outcome="failed").exists(), 60, "somebody is told")
+    stack.redis.start()
+
+
+def test_the_process_finds_the_project_wherever_its_worker_was_started(stack: Stack, tmp_path: Path) -> None:
+    in_order()
+    submit_many(stack, MANY_MESSAGES + 1)
+    argv = [sys.executable, str(PROJECT / "manage.py"), "rqworker"]
+    environ = stack.environ | {"WAQUEUE_RECONCILE_SECONDS": "1"}
+    worker = Process(argv, environ, tmp_path / "worker.log", cwd=tmp_path).start()
+    try:
+        timed = Reconciliation.objects.filter(trigger="timer").exclude(finished_at=None)
+        wait_until(timed.exists, 120, "the timed run is over")
+        assert not timed.filter(outcome="failed").exists()
+    finally:
+        worker.kill()

@@ -18,9 +18,12 @@ CROSS JOIN LATERAL (SELECT id FROM wa_message WHERE id = wanted.value::uuid OFFS
 # That no reference is empty is said once more, for the index has none.
 # What ended without having been sent and without anybody's wish is left out: the same in an orphan doubles nothing.
 _BY_REFERENCE = """
-SELECT m.* FROM json_array_elements_text(%s) wanted CROSS JOIN LATERAL (
-    SELECT id, client_ref, recipient, text FROM wa_message
-    WHERE client_ref = wanted.value AND client_ref <> '' AND status NOT IN ('failed', 'expired') OFFSET 0
+SELECT wanted.index, m.id FROM json_to_recordset(%s) wanted(index int, ref text, "to" text, text text)
+CROSS JOIN LATERAL (
+    SELECT id FROM wa_message
+    WHERE client_ref = wanted.ref AND client_ref <> '' AND status NOT IN ('failed', 'expired')
+        AND recipient = wanted.to AND text = wanted.text
+    LIMIT 1
 ) m
 """
 
@@ -63,17 +66,15 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
     if not foreign:
         return {}
     ids = known_messages(entry.job_id for entry, _ in foreign)
+    wanted = [
+        {"index": entry.index, "ref": ref, "to": entry.recipient, "text": entry.content.get("text", "")}
+        for entry, ref in foreign
+    ]
     with connection.cursor() as cursor:
-        cursor.execute(_BY_REFERENCE, [json.dumps(list({ref for _, ref in foreign}))])
-        same = {(ref, to, text): pk for pk, ref, to, text in cursor.fetchall()}
-    known: dict[int, uuid.UUID] = {}
-    for entry, ref in foreign:
-        own = own_id(entry.job_id)
-        if own is not None and own in ids:
-            known[entry.index] = own
-        elif same and (found := same.get((ref, entry.recipient, entry.content.get("text", "")))):
-            known[entry.index] = found
-    return known
+        cursor.execute(_BY_REFERENCE, [json.dumps(wanted)])
+        known: dict[int, uuid.UUID] = dict(cursor.fetchall())
+    own_ids = ((entry.index, own_id(entry.job_id)) for entry, _ in foreign)
+    return known | {index: own for index, own in own_ids if own is not None and own in ids}
 
 
 def _ref(entry: OrphanEntry) -> str:

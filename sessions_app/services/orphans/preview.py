@@ -14,7 +14,7 @@ from sessions_app.models.message import written_time
 from sessions_app.queues import inspect, lists
 from sessions_app.services import tasks
 from sessions_app.services.orphans.archiving import build_entries
-from sessions_app.services.orphans.duplicates import find_known
+from sessions_app.services.orphans.duplicates import find_known, own_id
 from sessions_app.services.orphans.restoring import fate
 from sessions_app.services.orphans.selection import Selection
 
@@ -113,16 +113,9 @@ def _new(readable: Sequence[OrphanEntry]) -> list[OrphanEntry]:
     seen: set[uuid.UUID] = set()
     new = []
     for entry in unmarked:
-        own = _uuid(entry.job_id)
+        own = own_id(entry.job_id)
         if entry.index not in known and (own is None or own not in seen):
             new.append(entry)
         if own is not None:
             seen.add(own)
     return new
-
-
-def _uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
