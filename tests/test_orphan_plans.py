@@ -43,7 +43,7 @@ def test_what_was_sent_already_is_looked_for_by_an_index(redis_client: redis.Red
     legacy_list(redis_client, "gone", range(300))
     with CaptureQueriesContext(connection) as asked:
         run(policy=Policy.ARCHIVE)
-    for look in asked_for(asked, "json_array_elements_text", "client_ref ="):
+    for look in asked_for(asked, "json_to_recordset", "client_ref ="):
         assert "Index Scan using wa_message_client_ref" in plan(look), plan(look)
     for look in asked_for(asked, "json_array_elements_text", "WHERE id ="):
         assert "using wa_message_pkey" in plan(look), plan(look)

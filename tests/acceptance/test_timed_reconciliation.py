@@ -44,7 +44,18 @@ def submit_many(stack: Stack, count: int) -> None:
 
 
 def child_of(worker: Process) -> int:
-    return wait_until(lambda: next(iter(descendants(worker.pid)), 0), 60, "the worker starts a process for it")
+    """The process in which a worker reconciles; it rebuilds in one like it."""
+
+    def is_reconciling(pid: int) -> bool:
+        try:
+            return b"\0reconcile\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    def find() -> int:
+        return next(filter(is_reconciling, descendants(worker.pid)), 0)
+
+    return wait_until(find, 60, "the worker starts a process for it")
 
 
 @pytest.mark.fault(27)
