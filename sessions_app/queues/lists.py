@@ -94,7 +94,7 @@ def original_of(renamed: bytes) -> bytes:
 def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis | None = None) -> list[bytes]:
     """Up to `count` entries of a list from index `start` on, as they are: fewer of large ones, none only at the end.
 
-    Raises QueueUnavailable.
+    A key that is no list has none. Raises QueueUnavailable.
     """
     client = client or upkeep_client()
     found: list[bytes] = []
@@ -111,6 +111,9 @@ def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis 
                 break
             step = min(4 * step, _FEW)
     except RedisError as error:
+        if str(error).startswith("WRONGTYPE"):
+            # Somebody has put something else in its place: no list holds no entries.
+            return []
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
     return found
 
