@@ -1,10 +1,8 @@
 """What strangers left in Redis, on every page and in every answer: shown escaped, and none of it runs."""
 
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -24,7 +22,8 @@ from tests.reconciliation_lab import in_order, run
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
 LISTS = (
-    "session", "message", "orphan", "reconciliation", "backgroundtask", "batch", "event", "auditentry", "worker", "queue",
+    "session", "message", "orphan", "reconciliation", "backgroundtask", "batch", "event", "auditentry", "worker",
+    "queue",
 )  # fmt: skip
 NAMES = [b"*?[x]^\\", b"a\nb\r", b"../../etc/passwd", b"n" * 10_000, b"\xff\xfe\x00", MARKUP.encode(), b"{0} %s"]
 # What a page may take at most, whatever it shows: a hundred entries, each cut.
