@@ -94,7 +94,7 @@ def original_of(renamed: bytes) -> bytes:
 def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis | None = None) -> list[bytes]:
     """Up to `count` entries of a list from index `start` on, as they are: fewer of large ones, none only at the end.
 
-    A key that is no list has none. Raises QueueUnavailable.
+    Raises QueueUnavailable.
     """
     client = client or upkeep_client()
     found: list[bytes] = []
@@ -111,9 +111,6 @@ def read_raw(key: bytes, start: int, count: int = CHUNK, *, client: redis.Redis 
                 break
             step = min(4 * step, _FEW)
     except RedisError as error:
-        if str(error).startswith("WRONGTYPE"):
-            # Somebody has put something else in its place: no list holds no entries.
-            return []
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
     return found
 
@@ -168,8 +165,14 @@ def read(
 
     Raises QueueUnavailable.
     """
+    client = client or upkeep_client()
     raw = read_raw(key, start, count, client=client)
-    return read_jobs(raw, client=client) if is_rq else [parse_legacy(entry) for entry in raw]
+    if not is_rq:
+        return [parse_legacy(entry) for entry in raw]
+    try:
+        return _read_part(next(_by_bytes(raw, client), []), client)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
 def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> list[ParsedEntry]:
@@ -178,21 +181,22 @@ def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) ->
     Raises QueueUnavailable.
     """
     client = client or upkeep_client()
-    parsed: list[ParsedEntry] = []
     try:
-        for part in _by_bytes(job_ids, client):
-            with client.pipeline(transaction=False) as pipe:
-                for job_id, size in part:
-                    if size <= WHOLE_BYTES:
-                        pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
-                hashes = iter(pipe.execute(raise_on_error=False))
-            parsed += [
-                parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size)
-                for job_id, size in part
-            ]
+        return [parsed for part in _by_bytes(job_ids, client) for parsed in _read_part(part, client)]
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    return parsed
+
+
+def _read_part(part: Sequence[tuple[bytes, int]], client: redis.Redis) -> list[ParsedEntry]:
+    """Jobs by their ids and sizes, parsed, in one round trip."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id, size in part:
+            if size <= WHOLE_BYTES:
+                pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
+        hashes = iter(pipe.execute(raise_on_error=False))
+    return [
+        parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size) for job_id, size in part
+    ]
 
 
 def _by_bytes(job_ids: Sequence[bytes], client: redis.Redis) -> Iterator[list[tuple[bytes, int]]]:
