@@ -14,11 +14,13 @@ class SessionsAppConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register checks, admin pages and groups; have a serving process begin a reconciliation."""
+        """Register checks, admin pages and groups, make RQ harmless; have a serving process begin a reconciliation."""
         from sessions_app import checks  # noqa: F401
         from sessions_app.admin import groups, pages  # noqa: F401
+        from sessions_app.queues.harmless import make_rq_harmless
         from sessions_app.reconciliation import startup
 
+        make_rq_harmless()
         groups.connect(self)
         serving.when_serving(startup.begin)
 

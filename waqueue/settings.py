@@ -103,7 +103,7 @@ DATABASES["default"]["OPTIONS"] |= {
     # come ever more seldom, and requests wait for them: given up soon, each request makes one.
     "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "max_idle": 300, "reconnect_timeout": 0.5},
 }
-RQ_QUEUES = {"default": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 3600}}
+RQ_QUEUES = {"default": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 3600, "SERIALIZER": "rq.serializers.JSONSerializer"}}
 RQ = {"WORKER_CLASS": "sessions_app.worker.SessionWorker"}
 
 # The site.

@@ -171,20 +171,20 @@ class OrphanPage:
     @cached_property
     def lines(self) -> list[Line]:
         """The messages of this page."""
-        return [self._line(entry) for entry in self._read[:ENTRIES]]
+        return [self._line(entry) for entry in self._read[0]]
 
     @property
     def following(self) -> int | None:
         """Where the next page begins; None on the last one."""
-        return self._read[ENTRIES].index if len(self._read) > ENTRIES else None
+        return self._read[1]
 
     @cached_property
-    def _read(self) -> list[EntryView]:
+    def _read(self) -> tuple[list[EntryView], int | None]:
         try:
-            return orphans.entries(self.orphan, start=self.start, count=ENTRIES + 1)
+            return orphans.page(self.orphan, start=self.start, count=ENTRIES)
         except QueueUnavailable:
             self.has_redis = False
-            return []
+            return [], None
 
     def _line(self, entry: EntryView) -> Line:
         readable = self.may_read

@@ -7,7 +7,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from ninja import Path, Query, Router
 
 from sessions_app.api.auth import ApiRequest, Caller, needs
-from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor
+from sessions_app.api.pagination import PageParameters, broken_cursor, cut, read_cursor, write_cursor
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.orphans import (
     EntryOut,
@@ -69,10 +69,9 @@ def get(request: ApiRequest, orphan_id: OrphanId) -> OrphanOut:
 def messages(request: ApiRequest, orphan_id: OrphanId, page: Query[PageParameters]) -> EntryPage:
     """List an orphan's messages in order, also those that cannot be read."""
     orphan = _orphan(request.auth, orphan_id)
-    start = _index_of(page.cursor)
-    rows = orphans.entries(orphan, start=start, count=page.limit + 1)
-    found, following = cut(rows, page.limit, "entry", lambda row: row.index)
-    return EntryPage(items=[EntryOut.of(row) for row in found], next=following)
+    found, following = orphans.page(orphan, start=_index_of(page.cursor), count=page.limit)
+    after = None if following is None else write_cursor("entry", str(found[-1].index))
+    return EntryPage(items=[EntryOut.of(row) for row in found], next=after)
 
 
 @router.get("/{orphan_id}/export", auth=needs(Scope.READ), summary="Export an orphan", operation_id="export_orphan")

@@ -73,7 +73,7 @@ def parse_job(job_id: bytes, fields: Mapping[bytes, bytes] | Exception | None) -
     # In one order, whatever Redis says: what was kept already is known by its bytes.
     hash_ = {key.decode("latin-1"): value.decode("latin-1") for key, value in sorted(fields.items())}
     raw = json.dumps({"id": name, "hash": hash_}).encode()
-    created_at = _time_of_rq(fields.get(b"created_at", b""))
+    created_at = time_of_job(fields.get(b"created_at", b""))
     data = _unpacked(fields.get(b"data", b""))
     if data is None:
         return ParsedEntry(raw, name, created_at=created_at, error="its data is too large or damaged")
@@ -96,7 +96,7 @@ def _terms(given: Mapping[str, Any]) -> dict[str, Any]:
         terms["priority"] = int(Priority.HIGH)
     for name in ("scheduled_at", "expires_at"):
         value = given.get(name)
-        at = _time_of_rq(value.encode("utf-8", "replace")) if isinstance(value, str) else None
+        at = time_of_job(value.encode("utf-8", "replace")) if isinstance(value, str) else None
         if at is not None:
             terms[name] = written_time(at)
     return terms
@@ -176,7 +176,8 @@ def _time_of_ms(value: Any) -> datetime | None:
         return None
 
 
-def _time_of_rq(value: bytes) -> datetime | None:
+def time_of_job(value: bytes) -> datetime | None:
+    """A time as RQ writes it; None for what is none."""
     try:
         at = datetime.fromisoformat(value.decode())
     except (ValueError, UnicodeDecodeError):

@@ -10,11 +10,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from sessions_app.exceptions import OtherDeployment, QueueUnavailable
 from sessions_app.queues import keys, scripts
-from sessions_app.queues.connection import deployment_id, run, web_client
+from sessions_app.queues.connection import deployment_id, run, run_each, web_client
 
 _FAR_MS = 2**53
 # Names of one step: Redis serves nobody else meanwhile.
 _SCAN = 1000
+# A page asks for the first entries of a hundred lists at once.
+_ENTRY_BYTES = 64 * 1024
 
 
 def depths(session_names: Sequence[str], *, client: redis.Redis | None = None) -> list[int]:
@@ -43,9 +45,16 @@ def lengths(list_keys: Sequence[bytes], *, client: redis.Redis | None = None) ->
     return [length or 0 for length in _pipelined(client, [("LLEN", key) for key in list_keys])]
 
 
-def first_entries(list_keys: Sequence[bytes], *, client: redis.Redis | None = None) -> list[bytes | None]:
-    """The first entry of each of these lists, in one round trip; None for none. Raises QueueUnavailable."""
-    return _pipelined(client, [("LINDEX", key, "0") for key in list_keys])
+def first_entries(lists: Sequence[tuple[bytes, bool]], *, client: redis.Redis | None = None) -> list[bytes | None]:
+    """The first entry of each of these lists, or of those that are RQ's when its job was made, in two round trips.
+
+    None for none, and for what is too large to be a message. Raises QueueUnavailable.
+    """
+    calls: list[tuple[list[str | bytes], list[Any]]] = [
+        ([key], [_ENTRY_BYTES, keys.RQ_JOB_PREFIX if is_rq else ""]) for key, is_rq in lists
+    ]
+    replies = run_each(client or web_client(), scripts.FIRST_ENTRY, calls)
+    return [reply[0] if reply else None for reply in replies]
 
 
 def is_reachable(*, client: redis.Redis | None = None) -> bool:

@@ -179,8 +179,14 @@ def read(
 
     Raises QueueUnavailable.
     """
+    client = client or upkeep_client()
     raw = read_raw(key, start, count, client=client)
-    return read_jobs(raw, client=client) if is_rq else [parse_legacy(entry) for entry in raw]
+    if not is_rq:
+        return [parse_legacy(entry) for entry in raw]
+    try:
+        return _read_part(next(_by_bytes(raw, client), []), client)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
 def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> list[ParsedEntry]:
@@ -189,21 +195,22 @@ def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) ->
     Raises QueueUnavailable.
     """
     client = client or upkeep_client()
-    parsed: list[ParsedEntry] = []
     try:
-        for part in _by_bytes(job_ids, client):
-            with client.pipeline(transaction=False) as pipe:
-                for job_id, size in part:
-                    if size <= WHOLE_BYTES:
-                        pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
-                hashes = iter(pipe.execute(raise_on_error=False))
-            parsed += [
-                parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size)
-                for job_id, size in part
-            ]
+        return [parsed for part in _by_bytes(job_ids, client) for parsed in _read_part(part, client)]
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
-    return parsed
+
+
+def _read_part(part: Sequence[tuple[bytes, int]], client: redis.Redis) -> list[ParsedEntry]:
+    """Jobs by their ids and sizes, parsed, in one round trip."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id, size in part:
+            if size <= WHOLE_BYTES:
+                pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
+        hashes = iter(pipe.execute(raise_on_error=False))
+    return [
+        parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size) for job_id, size in part
+    ]
 
 
 def _by_bytes(job_ids: Sequence[bytes], client: redis.Redis) -> Iterator[list[tuple[bytes, int]]]:

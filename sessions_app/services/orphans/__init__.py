@@ -18,7 +18,7 @@ from sessions_app.services.orphans.adopting import Adopted, adopt
 from sessions_app.services.orphans.archiving import archive, detect, finish_archiving
 from sessions_app.services.orphans.background import purge_later, restore_later
 from sessions_app.services.orphans.exporting import begin_export, export_rows
-from sessions_app.services.orphans.listing import EntryView, entries, first_times, get
+from sessions_app.services.orphans.listing import EntryView, entries, first_times, get, page
 from sessions_app.services.orphans.preview import Preview, preview, waiting
 from sessions_app.services.orphans.purging import OrphanChanged, purge
 from sessions_app.services.orphans.restoring import Restored, restore
@@ -40,6 +40,7 @@ __all__ = [
     "finish_archiving",
     "first_times",
     "get",
+    "page",
     "preview",
     "purge",
     "purge_later",
