@@ -145,18 +145,23 @@ def _submit(request: ApiRequest, name: str, draft: Callable[[datetime], Draft]) 
     def make() -> tuple[int, Submitted]:
         session = request.auth.session(name)
         (message,) = messages.submit(session, [draft(now)])
-        place, at = _outlook(message, session, message.created_at)
+        place, at = _outlook(message, session, message.created_at, ahead=message.ahead)
         return 202, Submitted.of(message, position=place, estimated_send_at=at)
 
     return idempotency.once(request, make)
 
 
-def _outlook(message: Message, session: Session, now: datetime) -> tuple[int | None, datetime | None]:
-    """Return the place of a message in its line, and when it goes at its session's present pace."""
+def _outlook(
+    message: Message, session: Session, now: datetime, *, ahead: int | None = None
+) -> tuple[int | None, datetime | None]:
+    """Return the place of a message in its line, and when it goes at its session's present pace.
+
+    `ahead` is how many stand before it, where that was counted just now.
+    """
     if message.status == Status.SCHEDULED:
         is_serving = session.desired_state == DesiredState.ACTIVE and session.dispatch.hold == Hold.NONE
         return None, message.scheduled_at if is_serving else None
-    place = messages.position(message) or None
+    place = ahead + 1 if ahead is not None else messages.position(message) or None
     at = messages.estimated_send_at(session, place, now) if place else None
     if at is not None and message.next_attempt_at is not None:
         at = max(at, message.next_attempt_at)

@@ -71,6 +71,22 @@ ACCEPTED = (Status.SENT, Status.DELIVERED, Status.READ)
 FINAL = (*ACCEPTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
+# How many open messages of a session stand before a place in its line; past 200 an upper bound, so that it stays cheap.
+_AHEAD = """
+(SELECT count(*) FROM wa_message m
+ WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending') AND m.priority < %(priority)s::int)
++ coalesce((
+    SELECT CASE WHEN {seq} - head.seq < 200 THEN (
+        SELECT count(*) FROM wa_message m
+        WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
+          AND m.priority = %(priority)s::int AND m.seq < {seq})
+    ELSE {seq} - head.seq END
+    FROM (
+        SELECT seq FROM wa_message
+        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority = %(priority)s::int
+        ORDER BY seq LIMIT 1
+    ) head), 0)
+"""
 # Places are drawn first: whoever draws next waits for this commit, and stands behind it. What a row does not name is
 # null.
 _APPEND = """
@@ -85,7 +101,7 @@ WITH drawn AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
     SELECT 'message.' || status, session_id, id, '{{}}'::jsonb FROM kept
 )
-SELECT first FROM drawn
+SELECT first, CASE WHEN %(count)s::int = 1 THEN {ahead} END FROM drawn
 """
 
 
@@ -108,22 +124,33 @@ class MessageQuerySet(models.QuerySet["Message"]):
     def append(self, session_id: int, messages: Sequence["Message"]) -> bool:
         """Insert new rows at the end of a session's line, in their order, and tell of each: one statement for all.
 
-        Sets their `seq`. False when the session is deleted: nothing is written then. Raises the errors of django.db.
-        As `bulk_create` does, it calls neither `save` nor signals.
+        Sets their `seq`, and the `ahead` of a single one. False when the session is deleted: nothing is written then.
+        As `bulk_create` does, it calls neither `save` nor signals. Raises the errors of django.db.
         """
         columns, statement = _statement(_APPEND, seq="drawn.first + new.seq")
         rows = [_row(columns, message) | {"seq": at} for at, message in enumerate(messages)]
         said: dict[str, int | str] = {
             "session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str),
+            "priority": messages[0].priority if messages else Priority.NORMAL,
         }  # fmt: skip
         with kept_cursor() as cursor:
             drawn = cursor.execute(statement, said, prepare=True).fetchone()
         if drawn is None:
             return False
         for at, message in enumerate(messages):
-            message.seq = drawn[0] + at
+            message.seq, message.ahead = drawn[0] + at, drawn[1]
             message._state.adding, message._state.db = False, connection.alias
         return True
+
+    def ahead(self, message: "Message") -> int:
+        """How many open messages stand before this one in its line; past 200 an upper bound.
+
+        Raises the errors of django.db.
+        """
+        place = {"session": message.session_id, "priority": message.priority, "seq": message.seq}
+        with kept_cursor() as cursor:
+            row = cursor.execute(f"SELECT {_AHEAD.format(seq='%(seq)s::bigint')}", place, prepare=True).fetchone()
+        return int(row[0]) if row else 0
 
     def keep(self, messages: Sequence["Message"]) -> None:
         """Insert new rows at the places that they have, in one statement. It tells nobody. Raises errors of django.db.
@@ -203,6 +230,9 @@ class Message(models.Model):
     delivered_at = models.DateTimeField(_("delivered"), null=True, blank=True)
     read_at = models.DateTimeField(_("read"), null=True, blank=True)
     failed_at = models.DateTimeField(_("failed"), null=True, blank=True)
+
+    # How many stood before it when it was appended, by itself; None where nobody has counted.
+    ahead: int | None = None
 
     objects = MessageQuerySet.as_manager()
 
@@ -293,7 +323,8 @@ def _statement(text: str, **instead: str) -> tuple[list[tuple[str, str]], str]:
     """The attributes of a message with their columns, and a statement that inserts such rows."""
     columns = [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
     values = {column: f'new."{column}"' for _, column in columns} | instead
-    return columns, text.format(columns=", ".join(f'"{each}"' for each in values), values=", ".join(values.values()))
+    names, ahead = ", ".join(f'"{each}"' for each in values), _AHEAD.format(seq="drawn.first")
+    return columns, text.format(columns=names, values=", ".join(values.values()), ahead=ahead)
 
 
 def _row(columns: Sequence[tuple[str, str]], message: Message) -> dict[str, Any]:

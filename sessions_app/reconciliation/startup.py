@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 # While a store is not there yet it is asked again, for so long; after that the worker's timer is left to find things.
 _TRIES = 120
 _PAUSE_SECONDS = 1.0
+# What a process does to be ready comes first: it would wait for half of a run's time.
+_AFTER_START_SECONDS = 0.5
 
 
 def begin() -> None:
@@ -27,6 +29,7 @@ def begin() -> None:
 
 def _run(created_at: datetime) -> None:
     said = False
+    time.sleep(_AFTER_START_SECONDS)
     for _ in range(_TRIES):
         try:
             if reconcile(Trigger.STARTUP, unless_started_after=created_at) is None:

@@ -14,7 +14,6 @@ from django.db.models import F
 from django.utils import timezone
 
 from sessions_app import crash_points
-from sessions_app.database import kept_cursor
 from sessions_app.exceptions import MessageNotFound, QueueUnavailable, SessionNotFound, WrongState
 from sessions_app.models import (
     OPEN,
@@ -178,38 +177,9 @@ def _successors(messages: Sequence[Message]) -> dict[uuid.UUID, str]:
         return {pk: str(behind) if behind else "" for pk, behind in cursor.fetchall()}
 
 
-# What goes before by priority; and of the like the first one's place, and how many there are where that is cheap.
-_POSITION = """
-WITH head AS (
-    SELECT min(seq) AS seq FROM (
-        SELECT seq FROM wa_message
-        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority = %(priority)s::int
-        ORDER BY seq LIMIT 1
-    ) first
-)
-SELECT (SELECT count(*) FROM wa_message m
-        WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
-          AND m.priority < %(priority)s::int),
-       head.seq,
-       CASE WHEN %(seq)s::bigint - head.seq < 200 THEN (
-           SELECT count(*) FROM wa_message m
-           WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
-             AND m.priority = %(priority)s::int AND m.seq <= %(seq)s::bigint)
-       END
-FROM head
-"""
-
-
 def position(message: Message) -> int:
     """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
-    if message.status not in OPEN:
-        return 0
-    line = {"session": message.session_id, "priority": message.priority, "seq": message.seq}
-    with kept_cursor() as cursor:
-        sooner, head, alike = cursor.execute(_POSITION, line, prepare=True).fetchone() or (0, None, 0)
-    if head is None or message.seq - head >= 200:
-        return int(sooner + message.seq - (head or message.seq) + 1)
-    return int(sooner + alike)
+    return Message.objects.ahead(message) + 1 if message.status in OPEN else 0
 
 
 def estimated_send_at(session: Session, place: int, now: datetime) -> datetime | None:
