@@ -1,5 +1,6 @@
 """The addresses of reconciliations."""
 
+from django.db.models import Prefetch
 from ninja import Query, Router, Status
 
 from sessions_app.api.auth import ApiRequest, Caller, needs
@@ -8,11 +9,14 @@ from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.problems import ProblemOut
 from sessions_app.api.schemas.reconciliations import ReconciliationIn, ReconciliationOut, ReconciliationPage
 from sessions_app.exceptions import Conflict, InvalidInput
-from sessions_app.models import Reconciliation, Scope, Trigger
+from sessions_app.models import Reconciliation, ReconciliationFinding, Scope, Trigger
 from sessions_app.reconciliation.run import AlreadyRunning, UnknownName, reconcile
 from sessions_app.services import audit
 
 router = Router(tags=["Reconciliation"])
+
+# Of each run in a list: some have found tens of thousands.
+_SHOWN_FINDINGS = 100
 
 
 @router.post(
@@ -48,13 +52,14 @@ def run(request: ApiRequest, payload: ReconciliationIn) -> Status[Reconciliation
 def list_(request: ApiRequest, page: Query[PageParameters]) -> ReconciliationPage:
     """List the runs, newest first."""
     _unlimited(request.auth)
-    rows = Reconciliation.objects.prefetch_related("findings").order_by("-pk")
+    shown = ReconciliationFinding.objects.order_by("pk")[:_SHOWN_FINDINGS]
+    rows = Reconciliation.objects.prefetch_related(Prefetch("findings", shown, to_attr="shown")).order_by("-pk")
     if read := read_cursor(page.cursor, "reconciliation"):
         if not (read[1].isascii() and read[1].isdigit() and len(read[1]) < 19):
             raise broken_cursor()
         rows = rows.filter(pk__lt=int(read[1]))
     found, following = cut(rows, page.limit, "reconciliation", lambda row: row.pk)
-    return ReconciliationPage(items=[ReconciliationOut.of(row) for row in found], next=following)
+    return ReconciliationPage(items=[ReconciliationOut.of(row, row.shown) for row in found], next=following)  # type: ignore[attr-defined]
 
 
 def _unlimited(caller: Caller) -> None:

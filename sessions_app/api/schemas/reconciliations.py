@@ -1,5 +1,6 @@
 """Reconciliations as clients read them."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -54,16 +55,19 @@ class ReconciliationOut(BaseModel):
         description="`repaired` left nothing to be done, `findings` something."
     )
     counts: dict[str, int] = Field(description="Findings by kind.")
-    findings: list[FindingOut]
+    findings: list[FindingOut] = Field(
+        description="In a list of runs the first 100 of each: `counts` says how many there were."
+    )
 
     @classmethod
-    def of(cls, run: Reconciliation) -> "ReconciliationOut":
-        """Return a run, with its findings at hand."""
+    def of(cls, run: Reconciliation, findings: Sequence[ReconciliationFinding] | None = None) -> "ReconciliationOut":
+        """Return a run with these of its findings, or with all."""
+        shown = run.findings.all() if findings is None else findings
         return cls(
             id=run.pk, trigger=run.trigger, dry_run=run.dry_run,  # type: ignore[arg-type]
             session=run.session_name or None, started_at=run.started_at, finished_at=run.finished_at,
             outcome=run.outcome, counts=run.counts,  # type: ignore[arg-type]
-            findings=[FindingOut.of(finding) for finding in run.findings.all()],
+            findings=[FindingOut.of(finding) for finding in shown],
         )  # fmt: skip
 
 

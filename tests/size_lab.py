@@ -1,0 +1,124 @@
+"""Very many rows and keys within seconds, and what a page costs while they are there: counted, never timed."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+
+from sessions_app.models import Message, Orphan, Session, SessionCounter, SessionDispatch
+from sessions_app.queues import keys
+from tests.round_trips import round_trips
+
+PART = 10_000
+
+
+def clone(row: models.Model, count: int, *, start: int = 2, **own: str) -> None:
+    """Have rows like this one, numbered `n` from `start` to `count`; `own` are the columns that differ, as SQL."""
+    table = row._meta.db_table
+    columns = [field.column for field in row._meta.concrete_fields if field.column != "id" or "id" in own]
+    values = ", ".join(own.get(column, f"t.{column}") for column in columns)
+    key = row._meta.pk.column  # type: ignore[union-attr]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} t, generate_series(%s, %s) n "
+            f"WHERE t.{key} = %s",
+            [start, count, row.pk],
+        )
+        cursor.execute(f"ANALYZE {table}")
+
+
+def clone_session(session: Session, count: int, *, start: int = 2) -> None:
+    """Have `count` sessions like this one, called `<name>-<n>`."""
+    clone(session, count, start=start, name="t.name || '-' || n")
+    for model in (SessionCounter, SessionDispatch):
+        columns = [field.column for field in model._meta.concrete_fields if field.column != "session_id"]
+        table = model._meta.db_table
+        names = "".join(f", {column}" for column in columns)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {table} (session_id{names}) SELECT s.id{names.replace(', ', ', t.')} "
+                f"FROM {table} t, wa_session s WHERE t.session_id = %s AND s.name LIKE %s "
+                f"ON CONFLICT DO NOTHING",
+                [session.pk, f"{session.name}-%"],
+            )
+            cursor.execute(f"ANALYZE {table}")
+
+
+def lengthen(message: Message, count: int, *, start: int = 2) -> None:
+    """Have the message's session wait with `count` like it."""
+    clone(message, count, start=start, id="gen_random_uuid()", seq="n")
+    SessionCounter.objects.filter(session=message.session_id).update(next_seq=count + 1)
+
+
+def clone_orphan(orphan: Orphan, count: int, *, start: int = 2) -> None:
+    """Have `count` orphans like this one, each with a list of its own name."""
+    clone(
+        orphan, count, start=start, id="gen_random_uuid()", queue="t.queue || '-' || n",
+        session_name="t.session_name || '-' || n",
+        key="t.key || convert_to('-' || n, 'UTF8')",
+    )  # fmt: skip
+
+
+def fill_list(client: redis.Redis, key: str, count: int) -> None:
+    """Put short ids into a list, few calls for very many."""
+    for start in range(0, count, PART):
+        client.rpush(key, *range(start, min(start + PART, count)))
+
+
+def make_lists(client: redis.Redis, names: list[str]) -> None:
+    """Make a list of one entry for each of these keys; RQ knows of those that are its own."""
+    for start in range(0, len(names), PART):
+        part = names[start : start + PART]
+        with client.pipeline(transaction=False) as pipe:
+            for name in part:
+                pipe.rpush(name, "1")
+            pipe.sadd(keys.RQ_QUEUES, *part)
+            pipe.execute()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one answer took: statements, round trips to Redis, bytes of answer, peak of memory in bytes."""
+
+    statements: int
+    trips: int
+    size: int
+    peak: int
+
+
+def cost(ask: Callable[[], Any]) -> Cost:
+    """Ask and count, then ask again and watch the memory: that alone makes it slow."""
+    with CaptureQueriesContext(connection) as statements, round_trips() as trips:
+        size = len(ask())
+        count = len(statements)
+    tracemalloc.start()
+    try:
+        ask()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return Cost(count, trips.count, size, peak)
+
+
+@contextmanager
+def rows_read(table: str) -> Iterator[Callable[[], int]]:
+    """How many rows of a table were read while the block ran, by an index or without."""
+
+    def now() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables "
+                "WHERE relname = %s",
+                [table],
+            )
+            return int(cursor.fetchone()[0])
+
+    before = now()
+    yield lambda: now() - before
