@@ -227,3 +227,17 @@ def test_jobs_of_ten_megabytes_are_read_few_at_a_time(own_redis: redis.Redis) ->
         parts.append(len(part))
         start += len(part)
     assert sum(parts) == 8 and max(parts) <= 3
+
+
+@pytest.mark.fault(26)
+def test_lists_of_orphans_read_no_first_entry_of_ten_megabytes(own_redis: redis.Redis) -> None:
+    for at in range(6):
+        own_redis.rpush(f"queue:gone-{at}", b"x" * 10 * MEGABYTE)
+        own_redis.rpush(f"rq:queue:wa:gone-{at}", f"j{at}")
+        own_redis.sadd(keys.RQ_QUEUES, f"rq:queue:wa:gone-{at}")
+        own_redis.hset(f"rq:job:j{at}", mapping={"created_at": b"x" * 10 * MEGABYTE, "data": b"x" * 10 * MEGABYTE})
+    run(policy=Policy.REPORT)
+    assert Orphan.objects.count() == 12
+    before = own_redis.info("stats")["total_net_output_bytes"]
+    costs([list_url("orphan"), list_url("queue"), "/whatsapp/queues", "/whatsapp/orphans", "/admin/"])
+    assert own_redis.info("stats")["total_net_output_bytes"] - before < MOST
