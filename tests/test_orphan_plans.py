@@ -44,7 +44,7 @@ def test_what_was_sent_already_is_looked_for_by_an_index(redis_client: redis.Red
     with CaptureQueriesContext(connection) as asked:
         run(policy=Policy.ARCHIVE)
     for look in asked_for(asked, "json_to_recordset", "client_ref ="):
-        assert "Index Scan using wa_message_client_ref" in plan(look), plan(look)
+        assert "wa_message_client_ref" in plan(look) and "Seq Scan" not in plan(look), plan(look)
     for look in asked_for(asked, "json_array_elements_text", "WHERE id ="):
         assert "using wa_message_pkey" in plan(look), plan(look)
 

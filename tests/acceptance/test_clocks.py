@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from sessions_app.models import Deployment, Event, LoopbackEntry, Status
+from sessions_app.models import Deployment, Event, LoopbackEntry, Reconciliation, Status
 from sessions_app.queues.connection import web_client
 from sessions_app.services.pacing import Pacing
 from tests.acceptance.stack import Stack
@@ -101,6 +101,7 @@ def test_a_message_that_nobody_was_told_of_is_found_as_soon_as_elsewhere(
     session = stack.session("s")
     worker = off_by(stack, off_s)
     wait_until(lambda: Deployment.current().redis_generation, 60, "the worker knows this Redis")
+    wait_until(Reconciliation.objects.finished().exists, 60, "the run of its start is over, which would find them")
     with monkeypatch.context() as patch:
         patch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{find_free_port()}/0")
         web_client.cache_clear()
