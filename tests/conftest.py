@@ -33,6 +33,15 @@ def clean_redis(redis_client: redis.Redis) -> None:
     """Begin each test with an empty Redis, and not knowing whose it is: the database is another each time."""
     redis_client.flushdb()
     deployment_id.cache_clear()
+    for client in (web_client, bulk_client, upkeep_client):
+        # Made while a test before had another Redis, or none.
+        if client.cache_info().currsize and _address(client()) != _address(redis_client):
+            client().close()
+            client.cache_clear()
+
+
+def _address(client: redis.Redis) -> list[object]:
+    return [client.connection_pool.connection_kwargs.get(name) for name in ("path", "host", "port")]
 
 
 @contextlib.contextmanager
