@@ -13,6 +13,7 @@ from sessions_app.queues.connection import bulk_client, deployment_id, upkeep_cl
 from sessions_app.transports import registry
 from sessions_app.transports.loopback import LoopbackTransport
 from tests.emptying import empty_quickly  # noqa: F401 (a fixture for all tests)
+from tests.hostile_lab import ran  # noqa: F401 (a fixture)
 from tests.processes import Process
 from tests.reconciliation_lab import ready, without_pause  # noqa: F401 (fixtures)
 from tests.redis_lab import lab, wakes  # noqa: F401 (fixtures)

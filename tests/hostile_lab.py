@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from sessions_app.queues import keys
@@ -21,6 +23,16 @@ called: list[str] = []
 def call_me(*_: object, **__: object) -> None:
     """What a job may name as its function or its callback."""
     called.append("by name")
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Iterator[Path]:
+    """The file that is there once anything ran."""
+    called.clear()
+    path = tmp_path / "ran"
+    yield path
+    assert not path.exists()
+    assert called == []
 
 
 class Bomb:

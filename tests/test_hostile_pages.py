@@ -30,16 +30,6 @@ NAMES = [b"*?[x]^\\", b"a\nb\r", b"../../etc/passwd", b"n" * 10_000, b"\xff\xfe\
 MOST = MEGABYTE
 
 
-@pytest.fixture
-def ran(tmp_path: Path) -> Iterator[Path]:
-    """The file that is there once anything ran."""
-    hostile_lab.called.clear()
-    path = tmp_path / "ran"
-    yield path
-    assert not path.exists()
-    assert hostile_lab.called == []
-
-
 def pages() -> Iterator[str]:
     """Every page that shows something of Redis, of what is there now."""
     yield "/admin/"

@@ -25,16 +25,6 @@ WORKER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def ran(tmp_path: Path) -> Iterator[Path]:
-    """The file that is there once anything ran."""
-    hostile_lab.called.clear()
-    path = tmp_path / "ran"
-    yield path
-    assert not path.exists()
-    assert hostile_lab.called == []
-
-
 def names() -> list[str]:
     """The names of all of its pages."""
     found = {url.name for url in admin.site._registry[Dashboard].get_urls() if url.name}

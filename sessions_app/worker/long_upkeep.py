@@ -33,8 +33,12 @@ _PROGRAM = "import django; django.setup(); from sessions_app.worker.long_upkeep 
 _ACTS: dict[str, Callable[..., Any]] = {"reconcile": reconcile_in_time, "rebuild": rebuild}
 
 
+# How a process ends that has said, and written down, what went wrong. Python itself ends with 1.
+_HAS_SAID_WHY = os.EX_TEMPFAIL
+
+
 class ChildFailed(WaqueueError):
-    """The process that was to do it has ended without having done it."""
+    """The process that was to do it has died, and nobody knows of what."""
 
     code = "child_failed"
 
@@ -42,7 +46,7 @@ class ChildFailed(WaqueueError):
 async def do(act: str, *arguments: str, thread: Thread) -> None:
     """Reconcile, or rebuild for a generation: in `thread`, or in a child where there is much of it.
 
-    Raises QueueUnavailable, database errors, ChildFailed.
+    Raises QueueUnavailable, database errors, ChildFailed; WaqueueError where a child has said why already.
     """
     if not await thread.run(_is_much):
         await thread.run(_ACTS[act], *arguments)
@@ -56,12 +60,14 @@ async def do(act: str, *arguments: str, thread: Thread) -> None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await asyncio.shield(child.wait())
+    if code == _HAS_SAID_WHY:
+        raise WaqueueError("its process has said why")
     if code:
         raise ChildFailed(f"its process ended with {code}")
 
 
 def main() -> None:
-    """Do in this process what its arguments say; what goes wrong is logged, and ends it with 1."""
+    """Do in this process what its arguments say; what goes wrong is logged, and seen by how it ends."""
     os.nice(_NICE)
     collect_seldom()
     act, *arguments = sys.argv[1:]
@@ -69,7 +75,10 @@ def main() -> None:
         _ACTS[act](*arguments)
     except (psycopg.Error, DatabaseError, WaqueueError) as error:
         log.warning("%s has to wait: %s", act, primary_message(error))
-        sys.exit(1)
+        sys.exit(_HAS_SAID_WHY)
+    except Exception:
+        log.exception("%s failed", act)
+        sys.exit(_HAS_SAID_WHY)
 
 
 def _is_much() -> bool:
