@@ -7,6 +7,7 @@ Nothing in it sleeps for one session. This part claims and fences while there is
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 # An idle worker that missed its wake-up looks again after so long.
 _IDLE_SECONDS = 1.0
+# How much later than it is due a session is looked at, together with those that come due meanwhile: pace is of seconds,
+# and to look for one costs as much as for ten. What is put, or is due at once, does not wait.
+_COMPANY_SECONDS = 0.01
 # How long a fence waits for another worker's, and how long a session is left alone that made it wait.
 _LOCK_TIMEOUT_MS = 250
 _AVOID_SECONDS = 10.0
@@ -90,7 +94,9 @@ class Dispatcher:
         self._room_for_chores = asyncio.Semaphore(_CHORES)
         self._probes = Store(worker)
         self._wake = asyncio.Event()
-        self.landing.on_given_back = self.wake
+        # When Redis is looked at next if nothing calls, on `clock.now()`.
+        self._looks_at = math.inf
+        self.landing.on_given_back = self._note_given_back
         self.landing.on_room = self._note_room
 
     def tokens(self) -> set[int]:
@@ -104,6 +110,10 @@ class Dispatcher:
     def wake(self) -> None:
         """Look at Redis now: some session has come due."""
         self._wake.set()
+
+    def _note_given_back(self, seconds: float) -> None:
+        if clock.now() + seconds < self._looks_at:
+            self._wake.set()
 
     def _note_room(self) -> None:
         """Claim again if there was no room for it, or for those that are parked."""
@@ -130,6 +140,7 @@ class Dispatcher:
         backoff = Backoff("claiming", self.stopping)
         while not self.stopping.is_set():
             self._wake.clear()
+            self._looks_at = math.inf
             limit = min(max(self.concurrency - len(self.flights), 0), _BATCH)
             self._is_full = not limit
             try:
@@ -142,12 +153,16 @@ class Dispatcher:
             self._others_wait = claim.others_wait
             if limit and (claim.next_due_ms == 0 or self._parked_may_go()):
                 continue
-            pause = _IDLE_SECONDS if claim.next_due_ms is None else min(claim.next_due_ms / 1000, _IDLE_SECONDS)
+            # Where others wait it is not when a session is due, but when another worker ought to have taken them.
+            company = 0 if claim.others_wait else _COMPANY_SECONDS
+            due_in = _IDLE_SECONDS if claim.next_due_ms is None else claim.next_due_ms / 1000
+            pause = min(due_in + company, _IDLE_SECONDS)
             if burst and pause > 0 and self.is_idle and not (self._chores or self.limits.parked_count):
                 return
             # Without room, only what lands or is put is worth a look before the next session comes due.
             if claim.is_suspended or (not limit and self._others_wait):
                 pause = _IDLE_SECONDS
+            self._looks_at = clock.now() + pause
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()

@@ -51,8 +51,9 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now, %(known)s > ({NEWES
 """  # noqa: S608
     """
 line_head AS MATERIALIZED (
-    SELECT c.name, c.place, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state, d.hold,
-           m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token, m.attempts, m.deaths,
+    SELECT c.name, c.place, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state,
+           s.min_interval_ms, d.hold, m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token,
+           m.attempts, m.deaths,
            -- A suspect is tried in a process of its own, and read only there: to read it may be what kills.
            CASE WHEN m.deaths = 0 THEN """
     + CONTENT
@@ -138,7 +139,7 @@ told AS (
     SELECT 'message.expired', session_id, id, '{}' FROM expired
 )
 SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
-       h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.hold, h.message_id,
+       h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.min_interval_ms, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content, h.deaths,
        (1000 * extract(epoch FROM
@@ -258,15 +259,15 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
     by_name = {session.name: session for session in claimed}
     fenced = Fenced()
     for (
-        name, verdict, session_id, transport, config, on_uncertain, observed_state, hold, message_id, attempts,
-        max_attempts, has_more, token, content, deaths, delay_ms,
+        name, verdict, session_id, transport, config, on_uncertain, observed_state, pace_ms, hold, message_id,
+        attempts, max_attempts, has_more, token, content, deaths, delay_ms,
     ) in await looked.fetchall():  # fmt: skip
         if verdict in ("send", "abandoned"):
             flight = Flight(
                 token=token, message_id=message_id, session_id=session_id, session_name=name, transport=transport,
                 on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
                 fenced_at=fenced_at, deadline=fenced_at + settings.WAQUEUE_SEND_SECONDS, claimed=by_name[name],
-                observed_state=observed_state, config=config, content=content or {}, deaths=deaths,
+                observed_state=observed_state, config=config, content=content or {}, deaths=deaths, pace_ms=pace_ms,
             )  # fmt: skip
             (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
             continue

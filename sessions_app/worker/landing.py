@@ -23,6 +23,10 @@ from sessions_app.worker.store import FEW_ROWS, Store
 
 log = logging.getLogger(__name__)
 
+# An outcome whose session has a pace waits so long for others to be written with: nobody waits for it meanwhile, and
+# to write one costs as much as ten.
+_COMPANY_SECONDS = 0.01
+_UNHURRIED_MS = 100
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
 _BATCH = 500
 # While PostgreSQL works on the outcomes of one batch, the next ones are on their way.
@@ -40,7 +44,8 @@ class Landing:
         self.settled_count = 0
         # Called when flights have landed, and when sessions were given back that come due again.
         self.on_room: Callable[[], None] = lambda: None
-        self.on_given_back: Callable[[], None] = lambda: None
+        # With the shortest time until one does, in seconds.
+        self.on_given_back: Callable[[float], None] = lambda seconds: None
         self._queues = queues
         self._flights = flights
         self._onward = onward
@@ -57,6 +62,7 @@ class Landing:
         self._mark = 0
         self._has_results = asyncio.Event()
         self._has_backs = asyncio.Event()
+        self._company: asyncio.TimerHandle | None = None
         self._is_giving_back = False
 
     @property
@@ -71,8 +77,11 @@ class Landing:
 
     def add(self, settlements: Iterable[Settlement]) -> None:
         """Have these outcomes written."""
+        before = len(self._results)
         self._results += settlements
-        if self._results:
+        if all(result.flight.pace_ms >= _UNHURRIED_MS for result in self._results[before:]):
+            self._write_soon()
+        else:
             self._has_results.set()
 
     def give_back(self, backs: Iterable[GiveBack], jobs: Iterable[SettledJob] = ()) -> None:
@@ -121,8 +130,8 @@ class Landing:
                 except QueueUnavailable as error:
                     await backoff.wait(error)
             self._is_giving_back = False
-            if names or any(back.delay_ms is not None for back in backs):
-                self.on_given_back()
+            if soonest := [0] * bool(names) + [back.delay_ms for back in backs if back.delay_ms is not None]:
+                self.on_given_back(min(soonest) / 1000)
 
     async def open(self) -> None:
         """Connect to PostgreSQL. Raises psycopg.Error."""
@@ -137,6 +146,15 @@ class Landing:
         """Close the connections."""
         for store in self.stores:
             await store.close()
+
+    def _write_soon(self) -> None:
+        if self._results and not (self._has_results.is_set() or self._company):
+            self._company = asyncio.get_running_loop().call_later(_COMPANY_SECONDS, self._write_now)
+
+    def _write_now(self) -> None:
+        self._company = None
+        if self._results:
+            self._has_results.set()
 
     def _take_batch(self) -> list[Settlement]:
         """Results of different sessions, at most a batch of them; the others stay for the next one."""

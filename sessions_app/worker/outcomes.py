@@ -53,6 +53,8 @@ class Flight:
     # Empty for a suspect, which is read by the process that tries it.
     content: dict[str, object] = field(default_factory=dict)
     deaths: int = 0
+    # The least wait before the session's next message.
+    pace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
