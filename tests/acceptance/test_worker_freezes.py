@@ -47,7 +47,7 @@ def assert_it_serves_again(stack: Stack, worker: Process, other: Process, sessio
     stack.submit(session, [number])
     wait_until(Message.objects.filter(text=str(number), status=Status.SENT).exists, 30, "the thawed worker sends")
     assert worker.is_running()
-    assert not InFlight.objects.exists()
+    wait_until(lambda: not InFlight.objects.exists(), 30, "nothing stays in flight")
 
 
 def test_frozen_after_its_claim_it_takes_nothing_that_another_has_taken_meanwhile(stack: Stack, engine: Engine) -> None:
