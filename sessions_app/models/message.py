@@ -87,15 +87,16 @@ _AHEAD = """
         ORDER BY seq LIMIT 1
     ) head), 0)
 """
-# Places are drawn first: whoever draws next waits for this commit, and stands behind it. What a row does not name is
-# null.
+# Most of a row is the same in all: that goes once.
+_ROWS = "json_populate_recordset(json_populate_record(NULL::wa_message, %(same)s::json), %(rows)s::json)"
+# Places are drawn first: whoever draws next waits for this commit, and stands behind it.
 _APPEND = """
 WITH drawn AS (
     UPDATE wa_session_counter SET next_seq = next_seq + %(count)s::int WHERE session_id = %(session)s::bigint
     RETURNING next_seq - %(count)s::int AS first
 ), kept AS (
     INSERT INTO wa_message ({columns})
-    SELECT {values} FROM drawn, json_populate_recordset(NULL::wa_message, %(rows)s::json) new ORDER BY new.seq
+    SELECT {values} FROM drawn, {rows} new ORDER BY new.seq
     RETURNING id, session_id, status
 ), told AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
@@ -108,7 +109,7 @@ SELECT first, CASE WHEN %(count)s::int = 1 THEN {ahead} END FROM drawn
 # The same for rows that have their places already and are told of elsewhere.
 _KEEP = """
 INSERT INTO wa_message ({columns})
-SELECT {values} FROM json_populate_recordset(NULL::wa_message, %s::json) new ORDER BY new.seq
+SELECT {values} FROM {rows} new ORDER BY new.seq
 """
 
 
@@ -128,9 +129,11 @@ class MessageQuerySet(models.QuerySet["Message"]):
         As `bulk_create` does, it calls neither `save` nor signals. Raises the errors of django.db.
         """
         columns, statement = _statement(_APPEND, seq="drawn.first + new.seq")
-        rows = [_row(columns, message) | {"seq": at} for at, message in enumerate(messages)]
+        same, rows = _rows(columns, messages)
+        for at, row in enumerate(rows):
+            row["seq"] = at
         said: dict[str, int | str] = {
-            "session": session_id, "count": len(rows), "rows": json.dumps(rows, default=str),
+            "session": session_id, "count": len(rows), "same": _json(same), "rows": _json(rows),
             "priority": messages[0].priority if messages else Priority.NORMAL,
         }  # fmt: skip
         with kept_cursor() as cursor:
@@ -160,7 +163,8 @@ class MessageQuerySet(models.QuerySet["Message"]):
         if messages:
             columns, statement = _statement(_KEEP)
             with connection.cursor() as cursor:
-                cursor.execute(statement, [json.dumps([_row(columns, each) for each in messages], default=str)])
+                same, rows = _rows(columns, messages)
+                cursor.execute(statement, {"same": _json(same), "rows": _json(rows)})
         for message in messages:
             message._state.adding, message._state.db = False, connection.alias
 
@@ -324,9 +328,23 @@ def _statement(text: str, **instead: str) -> tuple[list[tuple[str, str]], str]:
     columns = [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
     values = {column: f'new."{column}"' for _, column in columns} | instead
     names, ahead = ", ".join(f'"{each}"' for each in values), _AHEAD.format(seq="drawn.first")
-    return columns, text.format(columns=names, values=", ".join(values.values()), ahead=ahead)
+    return columns, text.format(columns=names, values=", ".join(values.values()), rows=_ROWS, ahead=ahead)
 
 
-def _row(columns: Sequence[tuple[str, str]], message: Message) -> dict[str, Any]:
-    """A message as JSON takes it. What is not named is null."""
-    return {column: value for name, column in columns if (value := getattr(message, name)) is not None}
+def _rows(
+    columns: Sequence[tuple[str, str]], messages: Sequence[Message]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The first of the messages by its columns, and of each message what differs from it."""
+    if not messages:
+        return {}, []
+    first = vars(messages[0])
+    same = [(name, column, first[name]) for name, column in columns]
+    rows = [
+        {column: value for name, column, usual in same if (value := values[name]) is not usual and value != usual}
+        for values in map(vars, messages)
+    ]
+    return {column: usual for _, column, usual in same}, rows
+
+
+def _json(values: object) -> str:
+    return json.dumps(values, default=str)
