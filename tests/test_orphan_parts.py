@@ -1,6 +1,7 @@
 """What an act on an orphan leaves behind: right counts also when it dies, an entry in the audit, and known messages."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from sessions_app.models import (
     Message,
     Orphan,
     OrphanEntry,
+    Session,
     Status,
     TaskState,
 )
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions, tasks
-from sessions_app.services.orphans import purging, restoring
-from tests.factories import ACTOR, become, make_session, submit, traces
+from sessions_app.services.orphans import purging, putting, restoring
+from tests.factories import ACTOR, become, job_ids, line, make_session, submit, traces
 from tests.orphan_lab import rq_archived
+from tests.processes import wait_until
 from tests.reconciliation_lab import legacy_list, run, texts_in_line
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
@@ -111,6 +114,29 @@ def test_a_restore_that_fails_in_the_middle_says_what_it_did(
     with pytest.raises(SessionNotFound):
         orphans.restore(orphan, beta, actor=ACTOR)
     assert Event.objects.get(kind="queue.restored").data["messages"] == 4
+
+
+@pytest.mark.parametrize("is_task", [False, True])
+def test_a_part_is_written_while_the_one_before_goes_into_the_mirror_and_all_are_there_in_the_end(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, is_task: bool
+) -> None:
+    monkeypatch.setattr(restoring, "CHUNK", 4)
+    orphan, beta = rq_archived(redis_client), make_session("beta")
+    put, parts = putting.put, []
+
+    def put_late(session: Session, queued: Sequence[Message]) -> None:
+        parts.append(len(queued))
+        wait_until(lambda: Message.objects.count() == min(4 * len(parts) + 4, 9), 20, "the next part is written")
+        put(session, queued)
+
+    monkeypatch.setattr(putting, "put", put_late)
+    if is_task:
+        selection = orphans.Selection()
+        tasks.run(orphans.restore_later(orphan, beta, selection=selection, with_duplicates=False, actor=ACTOR).pk)
+    else:
+        orphans.restore(orphan, beta, actor=ACTOR)
+    assert parts == [4, 4, 1]
+    assert job_ids(redis_client, "beta") == line(beta)
 
 
 # What a deleted session left

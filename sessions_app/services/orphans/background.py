@@ -11,6 +11,7 @@ from sessions_app.services.audit import Actor
 from sessions_app.services.orphans import purging, restoring
 from sessions_app.services.orphans.archiving import archive, finish_archiving
 from sessions_app.services.orphans.listing import get
+from sessions_app.services.orphans.putting import Puts
 from sessions_app.services.orphans.selection import Selection
 
 _Made = tuple[tasks.Part, Callable[[int], str]]
@@ -63,12 +64,15 @@ def _restore(parameters: dict[str, Any], actor: Actor) -> _Made:
         # It was begun when its session was made, and is too long to be copied by a request.
         orphan = finish_archiving(orphan, is_for_its_session=True)
 
+    puts = Puts()
+
     def part(done: int) -> int:
         return restoring.restore_chunk(
-            orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"], done=done
+            orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"], done=done, puts=puts
         )
 
     def conclude(done: int) -> str:
+        puts.finish()
         restored = restoring.conclude(orphan, session, done, actor=actor)
         return f"{restored.restored} restored to {restored.session}, {restored.left} left"
 

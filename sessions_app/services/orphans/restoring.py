@@ -12,7 +12,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from sessions_app import crash_points
 from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError
 from sessions_app.models import (
     Event,
@@ -29,16 +28,18 @@ from sessions_app.models import (
     new_id,
 )
 from sessions_app.models.message import built
-from sessions_app.services import audit, messages
+from sessions_app.services import audit
 from sessions_app.services.audit import Actor
+from sessions_app.services.orphans import putting
 from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
 from sessions_app.services.orphans.duplicates import known_messages, mark_known, own_id
 from sessions_app.services.orphans.progress import close_if_empty, note, take_off
+from sessions_app.services.orphans.putting import Puts
 from sessions_app.services.orphans.selection import Selection
 
 log = logging.getLogger(__name__)
 
-# Messages of one transaction: what is restored is in the line and in the mirror after each.
+# Messages of one transaction.
 CHUNK = 1000
 
 
@@ -71,15 +72,18 @@ def restore(
         orphan = archive(orphan, actor=actor)
     selection = selection.pinned(orphan)
     restored = 0
+    puts = Puts()
     try:
         while count := restore_chunk(
-            orphan, session, selection, actor=actor, with_duplicates=with_duplicates, done=restored
+            orphan, session, selection, actor=actor, with_duplicates=with_duplicates, done=restored, puts=puts
         ):
             restored += count
     except WaqueueError:
         if restored:
             conclude(orphan, session, restored, actor=actor)
         raise
+    finally:
+        puts.finish()
     return conclude(orphan, session, restored, actor=actor)
 
 
@@ -91,8 +95,12 @@ def restore_chunk(
     actor: Actor,
     with_duplicates: bool = False,
     done: int = 0,
+    puts: Puts | None = None,
 ) -> int:
-    """Restore up to CHUNK of the chosen messages that are left; return how many. `done` is what this act did before."""
+    """Restore up to CHUNK of the chosen messages that are left; return how many. `done` is what this act did before.
+
+    With `puts`, they go into the mirror while the caller goes on.
+    """
     now = timezone.now()
     with transaction.atomic():
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
@@ -122,7 +130,7 @@ def restore_chunk(
             )  # fmt: skip
         _write_down(locked, session, len(entries), done, actor)
         queued = [row for row in rows if row.status == Status.QUEUED]
-        transaction.on_commit(lambda: _put(session, queued))
+        transaction.on_commit(lambda: (puts or putting).put(session, queued))
     return len(entries)
 
 
@@ -132,12 +140,6 @@ _TOLD = {
     Status.SCHEDULED: EventKind.MESSAGE_SCHEDULED,
     Status.EXPIRED: EventKind.MESSAGE_EXPIRED,
 }
-
-
-def _put(session: Session, queued: list[Message]) -> None:
-    if queued:
-        messages.put(session.name, queued, have_new_places=True)
-    crash_points.reach("restore: part restored")
 
 
 def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: Actor) -> None:
