@@ -46,7 +46,7 @@ def test_what_was_sent_already_is_looked_for_by_an_index(redis_client: redis.Red
     for look in asked_for(asked, "json_to_recordset", "client_ref ="):
         assert "wa_message_client_ref" in plan(look) and "Seq Scan" not in plan(look), plan(look)
     for look in asked_for(asked, "json_array_elements_text", "WHERE id ="):
-        assert "using wa_message_pkey" in plan(look), plan(look)
+        assert "wa_message_pkey" in plan(look) and "Seq Scan" not in plan(look), plan(look)
 
 
 def test_a_restore_goes_on_where_it_was_without_a_look_at_what_it_has_restored(
@@ -62,7 +62,7 @@ def test_a_restore_goes_on_where_it_was_without_a_look_at_what_it_has_restored(
         restoring.restore_chunk(orphan, session, orphans.Selection(), actor=ACTOR, done=50)
     assert OrphanEntry.objects.exclude(restored_at=None).count() == 100
     for look in asked_for(asked, '"wa_orphan_entry"."index" ASC LIMIT 50'):
-        assert "Index Scan using wa_orphan_entry_left" in plan(look), plan(look)
+        assert "wa_orphan_entry_left" in plan(look), plan(look)
 
 
 def test_what_was_copied_of_a_job_is_found_by_its_id(redis_client: redis.Redis) -> None:
