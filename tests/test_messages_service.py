@@ -56,23 +56,6 @@ def resolve_as(outcome: Any) -> Act:
 
 
 @uncommitted
-def test_messages_of_one_call_keep_their_differences_and_what_only_some_of_them_have() -> None:
-    later = in_an_hour()
-    full = Draft(
-        to="+51911111111", type="template", text="a", template={"n": [1]}, priority=Priority.HIGH, scheduled_at=later,
-        expires_at=later + timedelta(hours=1), client_ref="r", metadata={"k": 0},
-    )  # fmt: skip
-    bare = Draft(to="+51922222222", text="b")
-    for drafts in ([full, bare, full], [bare, full, bare]):
-        made = messages.submit(make_session(f"s{Message.objects.count()}"), drafts)
-        for message in made:
-            kept = Message.objects.get(pk=message.pk)
-            fields = [field.attname for field in Message._meta.concrete_fields]
-            assert {name: getattr(kept, name) for name in fields} == {name: getattr(message, name) for name in fields}
-    assert [each.template for each in Message.objects.order_by("pk")[:3]] == [{"n": [1]}, None, {"n": [1]}]
-
-
-@uncommitted
 def test_what_is_submitted_is_kept_as_it_was_handed_in() -> None:
     session = make_session()
     batch = new_id()

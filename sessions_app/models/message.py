@@ -340,7 +340,12 @@ def _rows(
     first = vars(messages[0])
     same = [(name, column, first[name]) for name, column in columns]
     rows = [
-        {column: value for name, column, usual in same if (value := values[name]) is not usual and value != usual}
+        {
+            column: value
+            for name, column, usual in same
+            # To Python, `{"a": 1}` equals `{"a": True}`: JSON that says anything is never taken for another.
+            if (value := values[name]) is not usual and (value != usual or (value and isinstance(value, (dict, list))))
+        }
         for values in map(vars, messages)
     ]
     return {column: usual for _, column, usual in same}, rows

@@ -28,7 +28,7 @@ from sessions_app.transports.base import Transport
 from sessions_app.worker import clock, outcomes, probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.fence import Fenced, Verdict, Waiting, fence, newest_token, own_flights
-from sessions_app.worker.landing import Landing
+from sessions_app.worker.landing import COMPANY_SECONDS, Landing
 from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 # An idle worker that missed its wake-up looks again after so long.
 _IDLE_SECONDS = 1.0
-# How much later than it is due a session is looked at, together with those that come due meanwhile: pace is of seconds,
-# and to look for one costs as much as for ten. What is put, or is due at once, does not wait.
-_COMPANY_SECONDS = 0.01
 # How long a fence waits for another worker's, and how long a session is left alone that made it wait.
 _LOCK_TIMEOUT_MS = 250
 _AVOID_SECONDS = 10.0
@@ -112,6 +109,7 @@ class Dispatcher:
         self._wake.set()
 
     def _note_given_back(self, seconds: float) -> None:
+        """Look before the time if a session comes due before it."""
         if clock.now() + seconds < self._looks_at:
             self._wake.set()
 
@@ -154,7 +152,7 @@ class Dispatcher:
             if limit and (claim.next_due_ms == 0 or self._parked_may_go()):
                 continue
             # Where others wait it is not when a session is due, but when another worker ought to have taken them.
-            company = 0 if claim.others_wait else _COMPANY_SECONDS
+            company = 0 if claim.others_wait else COMPANY_SECONDS
             due_in = _IDLE_SECONDS if claim.next_due_ms is None else claim.next_due_ms / 1000
             pause = min(due_in + company, _IDLE_SECONDS)
             if burst and pause > 0 and self.is_idle and not (self._chores or self.limits.parked_count):

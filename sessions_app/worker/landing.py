@@ -23,9 +23,9 @@ from sessions_app.worker.store import FEW_ROWS, Store
 
 log = logging.getLogger(__name__)
 
-# An outcome whose session has a pace waits so long for others to be written with: nobody waits for it meanwhile, and
-# to write one costs as much as ten.
-_COMPANY_SECONDS = 0.01
+# What nobody waits for meanwhile waits so long for company, since one costs as much as ten: the outcome of a session
+# with a pace of at least so many ms, and a session that has come due.
+COMPANY_SECONDS = 0.01
 _UNHURRIED_MS = 100
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
 _BATCH = 500
@@ -149,7 +149,7 @@ class Landing:
 
     def _write_soon(self) -> None:
         if self._results and not (self._has_results.is_set() or self._company):
-            self._company = asyncio.get_running_loop().call_later(_COMPANY_SECONDS, self._write_now)
+            self._company = asyncio.get_running_loop().call_later(COMPANY_SECONDS, self._write_now)
 
     def _write_now(self) -> None:
         self._company = None
