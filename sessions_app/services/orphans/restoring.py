@@ -118,7 +118,9 @@ def restore_chunk(
         if first is None:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
         taken = _taken_ids(entries, are_new=not with_duplicates)
-        rows = [_message(entry, session, first + at, now, taken) for at, entry in enumerate(entries)]
+        # One for all: what is the same goes to PostgreSQL once.
+        origin = {"orphan": str(orphan.pk)}
+        rows = [_message(entry, session, first + at, now, taken, origin) for at, entry in enumerate(entries)]
         moved = {row.pk for row, entry in zip(rows, entries, strict=True) if row is entry.message}
         Message.objects.keep([row for row in rows if row.pk not in moved])
         Message.objects.bulk_update([row for row in rows if row.pk in moved], _MOVED)
@@ -225,7 +227,9 @@ def term(entry: OrphanEntry, name: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, taken: set[uuid.UUID]) -> Message:
+def _message(
+    entry: OrphanEntry, session: Session, seq: int, now: datetime, taken: set[uuid.UUID], origin: dict[str, str]
+) -> Message:
     status = fate(entry, now)
     queued_at = None if status == Status.SCHEDULED else now
     if entry.message is not None and entry.message.status == Status.ORPHANED:
@@ -253,7 +257,7 @@ def _message(entry: OrphanEntry, session: Session, seq: int, now: datetime, take
         "scheduled_at": term(entry, "scheduled_at") if status == Status.SCHEDULED else None,
         "expires_at": term(entry, "expires_at"),
         "client_ref": (content.get("client_ref") or entry.job_id)[:200],
-        "metadata": {"orphan": str(entry.orphan_id)},
+        "metadata": origin,
         "created_at": entry.created_at or now,
         "queued_at": queued_at,
     })  # fmt: skip
