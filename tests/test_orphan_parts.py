@@ -1,7 +1,6 @@
 """What an act on an orphan leaves behind: right counts also when it dies, an entry in the audit, and known messages."""
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from sessions_app.models import (
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions, tasks
 from sessions_app.services.orphans import purging, putting, restoring
+from sessions_app.services.orphans.into_line import Placed
 from tests.factories import ACTOR, become, job_ids, line, make_session, submit, traces
 from tests.orphan_lab import rq_archived
 from tests.processes import wait_until
@@ -124,10 +124,10 @@ def test_a_part_is_written_while_the_one_before_goes_into_the_mirror_and_all_are
     orphan, beta = rq_archived(redis_client), make_session("beta")
     put, parts = putting.put, []
 
-    def put_late(session: Session, queued: Sequence[Message]) -> None:
-        parts.append(len(queued))
+    def put_late(session: Session, placed: Placed) -> None:
+        parts.append(placed.count)
         wait_until(lambda: Message.objects.count() == min(4 * len(parts) + 4, 9), 20, "the next part is written")
-        put(session, queued)
+        put(session, placed)
 
     monkeypatch.setattr(putting, "put", put_late)
     if is_task:

@@ -12,7 +12,7 @@ from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans
 from sessions_app.services.orphans import restoring
 from tests.factories import ACTOR, make_session, submit
-from tests.reconciliation_lab import legacy_list, run
+from tests.reconciliation_lab import legacy_list, run, stock_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,10 +43,30 @@ def test_what_was_sent_already_is_looked_for_by_an_index(redis_client: redis.Red
     legacy_list(redis_client, "gone", range(300))
     with CaptureQueriesContext(connection) as asked:
         run(policy=Policy.ARCHIVE)
-    for look in asked_for(asked, "json_to_recordset", "client_ref ="):
-        assert "wa_message_client_ref" in plan(look) and "Seq Scan" not in plan(look), plan(look)
+    (look,) = asked_for(asked, "json_to_recordset", "client_ref =")
+    assert "wa_message_client_ref" in plan(look) and "wa_message_pkey" in plan(look), plan(look)
+    assert "Seq Scan" not in plan(look), plan(look)
+
+
+def test_whether_there_is_a_row_of_a_job_is_looked_for_by_an_index(redis_client: redis.Redis) -> None:
+    submit(make_session("beta"), *["text"] * 2000)
+    analyze("wa_message")
+    stock_queue(redis_client, "wa:gone", range(300))
+    with CaptureQueriesContext(connection) as asked:
+        run(policy=Policy.ARCHIVE)
     for look in asked_for(asked, "json_array_elements_text", "WHERE id ="):
         assert "wa_message_pkey" in plan(look) and "Seq Scan" not in plan(look), plan(look)
+
+
+def test_a_restore_finds_every_row_by_an_index(redis_client: redis.Redis) -> None:
+    submit(make_session("alpha"), *["text"] * 2000)
+    legacy_list(redis_client, "gone", range(2000))
+    run(policy=Policy.ARCHIVE)
+    analyze("wa_message, wa_orphan_entry")
+    with CaptureQueriesContext(connection) as asked:
+        orphans.restore(Orphan.objects.get(), make_session("beta"), actor=ACTOR)
+    for look in asked_for(asked, "UPDATE wa_orphan_entry"):
+        assert "Seq Scan" not in plan(look), plan(look)
 
 
 def test_a_restore_goes_on_where_it_was_without_a_look_at_what_it_has_restored(

@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from sessions_app.models import Event, Message, Orphan, OrphanEntry, Priority, Session, Status
 from sessions_app.queues import keys
-from sessions_app.services import orphans, sessions, tasks
+from sessions_app.services import messages, orphans, sessions, tasks
+from sessions_app.services.messages import Draft
 from tests.factories import ACTOR, PHONE, in_an_hour, job_ids, make_session, submit
 from tests.reconciliation_lab import run, stock_queue, texts_in_line
 
@@ -108,3 +109,37 @@ def test_what_an_orphan_carries_of_a_deleted_session_is_what_its_jobs_carry() ->
     (message,) = submit(alpha, "a", scheduled_at=at, expires_at=at, priority=Priority.HIGH, client_ref="r")
     sessions.delete(alpha, actor=ACTOR, unsent="orphan")
     assert OrphanEntry.objects.get().content == message.content() | message.terms()
+
+
+def test_a_message_comes_back_with_all_that_it_had(redis_client: redis.Redis) -> None:
+    gone, url = make_session("gone"), "https://files.example/a.pdf"
+    drafts = [
+        Draft(to=PHONE, text="it's 100 % \\ ñ €", client_ref="order-7"),
+        Draft(to=PHONE, type="image", media_url=url, caption='a "picture"'),
+        Draft(to=PHONE, type="document", media_url=url, filename="a.pdf", expires_at=in_an_hour()),
+        Draft(to=PHONE, type="template", template={"name": "absent", "values": ["Ana", 3, None, True, {"a": 1.5}]}),
+    ]
+    before = messages.submit(gone, drafts)
+    lost(*before)
+    run()
+    beta = make_session("beta")
+    orphans.restore(Orphan.objects.get(), beta, actor=ACTOR)
+    changed = {"session_id", "seq", "queued_at", "client_ref", "metadata"}
+    for was, at in zip(before, range(1, 5), strict=True):
+        back = Message.objects.get(pk=was.pk)
+        same = [each.attname for each in Message._meta.concrete_fields if each.attname not in changed]
+        assert {name: getattr(back, name) for name in same} == {name: getattr(was, name) for name in same}
+        assert (back.session, back.seq, back.client_ref) == (beta, at, was.client_ref or str(was.pk))
+        assert back.metadata == {"orphan": str(Orphan.objects.get().pk)} and back.queued_at is not None
+        assert OrphanEntry.objects.get(message=back).restored_at == back.queued_at
+
+
+def test_what_is_too_long_for_a_message_is_cut(redis_client: redis.Redis) -> None:
+    (job,) = stock_queue(redis_client, "gone", "a")
+    given = {"to": PHONE, "type": "document", "media_url": "u" * 3000, "filename": "f" * 300, "client_ref": "r" * 300}
+    call = ["other.app.send", None, [], given]
+    redis_client.hset(keys.job_key(job), "data", json.dumps(call).encode())
+    run()
+    orphans.restore(Orphan.objects.get(), make_session("beta"), actor=ACTOR)
+    back = Message.objects.get()
+    assert [len(text) for text in (back.media_url, back.filename, back.client_ref)] == [2000, 255, 200]

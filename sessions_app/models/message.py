@@ -106,13 +106,6 @@ SELECT first, CASE WHEN %(count)s::int = 1 THEN {ahead} END FROM drawn
 """
 
 
-# The same for rows that have their places already and are told of elsewhere.
-_KEEP = """
-INSERT INTO wa_message ({columns})
-SELECT {values} FROM {rows} new ORDER BY new.seq
-"""
-
-
 class MessageQuerySet(models.QuerySet["Message"]):
     def open(self) -> "MessageQuerySet":
         """Those that stand in a line, in any session."""
@@ -128,8 +121,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
         Sets their `seq`, and the `ahead` of a single one. False when the session is deleted: nothing is written then.
         As `bulk_create` does, it calls neither `save` nor signals. Raises the errors of django.db.
         """
-        columns, statement = _statement(_APPEND, seq="drawn.first + new.seq")
-        same, rows = _rows(columns, messages)
+        same, rows = _rows(messages)
         for at, row in enumerate(rows):
             row["seq"] = at
         said: dict[str, int | str] = {
@@ -137,7 +129,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
             "priority": messages[0].priority if messages else Priority.NORMAL,
         }  # fmt: skip
         with kept_cursor() as cursor:
-            drawn = cursor.execute(statement, said, prepare=True).fetchone()
+            drawn = cursor.execute(_append_statement(), said, prepare=True).fetchone()
         if drawn is None:
             return False
         for at, message in enumerate(messages):
@@ -154,19 +146,6 @@ class MessageQuerySet(models.QuerySet["Message"]):
         with kept_cursor() as cursor:
             row = cursor.execute(f"SELECT {_AHEAD.format(seq='%(seq)s::bigint')}", place, prepare=True).fetchone()
         return int(row[0]) if row else 0
-
-    def keep(self, messages: Sequence["Message"]) -> None:
-        """Insert new rows at the places that they have, in one statement. It tells nobody. Raises errors of django.db.
-
-        As `bulk_create` does, it calls neither `save` nor signals; it takes a fifth of the time.
-        """
-        if messages:
-            columns, statement = _statement(_KEEP)
-            with connection.cursor() as cursor:
-                same, rows = _rows(columns, messages)
-                cursor.execute(statement, {"same": _json(same), "rows": _json(rows)})
-        for message in messages:
-            message._state.adding, message._state.db = False, connection.alias
 
     def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
         """How many messages of each batch are in which status, in one look into one index."""
@@ -323,22 +302,35 @@ def _blank() -> dict[str, Any]:
 
 
 @cache
-def _statement(text: str, **instead: str) -> tuple[list[tuple[str, str]], str]:
-    """The attributes of a message with their columns, and a statement that inserts such rows."""
-    columns = [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
-    values = {column: f'new."{column}"' for _, column in columns} | instead
-    names, ahead = ", ".join(f'"{each}"' for each in values), _AHEAD.format(seq="drawn.first")
-    return columns, text.format(columns=names, values=", ".join(values.values()), rows=_ROWS, ahead=ahead)
+def _columns() -> list[tuple[str, str]]:
+    """The attributes of a message with their columns."""
+    return [(field.attname, str(field.column)) for field in Message._meta.concrete_fields]
 
 
-def _rows(
-    columns: Sequence[tuple[str, str]], messages: Sequence[Message]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+@cache
+def _append_statement() -> str:
+    columns, values = columns_of_new(seq="drawn.first + new.seq")
+    return _APPEND.format(columns=columns, values=values, rows=_ROWS, ahead=_AHEAD.format(seq="drawn.first"))
+
+
+def columns_of_new(**given: str) -> tuple[str, str]:
+    """The columns of an INSERT of messages, and what it writes into them: what is given, else that of a row `new`."""
+    values = {column: f'new."{column}"' for _, column in _columns()} | given
+    return ", ".join(f'"{column}"' for column in values), ", ".join(values.values())
+
+
+@cache
+def row_of_new() -> str:
+    """A new message of nobody as JSON, by its columns."""
+    return _json({column: _blank()[name] for name, column in _columns()})
+
+
+def _rows(messages: Sequence[Message]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The first of the messages by its columns, and of each message what differs from it."""
     if not messages:
         return {}, []
     first = vars(messages[0])
-    same = [(name, column, first[name]) for name, column in columns]
+    same = [(name, column, first[name]) for name, column in _columns()]
     rows = [
         {
             column: value

@@ -1,12 +1,10 @@
 """Orphan: messages whose session PostgreSQL does not have. OrphanEntry: one of them, whole, also when unreadable."""
 
-import json
 import uuid
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from django.contrib.postgres.indexes import HashIndex
-from django.db import connection, models
+from django.db import models
 from django.db.models import BinaryField, Func, Q
 from django.utils.translation import gettext_lazy as _
 
@@ -125,10 +123,6 @@ _RAW = """
 WITH same AS MATERIALIZED (SELECT orphan_id, job_id, raw FROM wa_orphan_entry WHERE job_id = ANY(%s))
 SELECT job_id, raw FROM same WHERE orphan_id = %s
 """
-_RESTORED = """
-UPDATE wa_orphan_entry e SET message_id = done.message, restored_at = %s
-FROM json_to_recordset(%s) done(id bigint, message uuid) WHERE e.id = done.id
-"""
 
 
 class OrphanEntryQuerySet(models.QuerySet["OrphanEntry"]):
@@ -154,12 +148,6 @@ class OrphanEntryQuerySet(models.QuerySet["OrphanEntry"]):
         """What was copied of these jobs of an orphan, by their ids. Raises the errors of django.db."""
         with kept_cursor() as cursor:
             return dict(cursor.execute(_RAW, [list(job_ids), orphan.pk], binary=True).fetchall())
-
-    def restored(self, at: datetime, entries: Iterable[tuple["OrphanEntry", Message]]) -> None:
-        """Write down as which message each of these was restored, in one statement."""
-        done = [{"id": entry.pk, "message": str(message.pk)} for entry, message in entries]
-        with connection.cursor() as cursor:
-            cursor.execute(_RESTORED, [at, json.dumps(done)])
 
 
 class OrphanEntry(models.Model):

@@ -1,6 +1,7 @@
 """Which messages of an orphan waqueue knows as others: those in a line, and those that were sent."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -8,6 +9,13 @@ from functools import lru_cache
 from django.db import connection
 
 from sessions_app.models import OrphanEntry
+
+# An id as waqueue, and most others, write it.
+_ID = "^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"
+# The message that an entry's job names, for statements; null for an id of somebody else's.
+OWN_ID = f"CASE WHEN job_id ~ '{_ID}' THEN job_id::uuid END"
+# What becomes `client_ref` of a restored message, likewise.
+REFERENCE = "left(coalesce(nullif(content->>'client_ref', ''), job_id), 200)"
 
 # A list goes as one JSON text: thousands of parameters take longer to write than their rows to find. `OFFSET 0` has
 # each looked up in the index: of a table that has just grown PostgreSQL would rather read all.
@@ -17,25 +25,37 @@ CROSS JOIN LATERAL (SELECT id FROM wa_message WHERE id = wanted.value::uuid OFFS
 """
 # That no reference is empty is said once more, for the index has none.
 # What ended without having been sent and without anybody's wish is left out: the same in an orphan doubles nothing.
-_BY_REFERENCE = """
-SELECT wanted.index, m.id FROM json_to_recordset(%s) wanted(index int, ref text, "to" text, text text)
-CROSS JOIN LATERAL (
-    SELECT id FROM wa_message
-    WHERE client_ref = wanted.ref AND client_ref <> '' AND status NOT IN ('failed', 'expired')
-        AND recipient = wanted.to AND text = wanted.text
-    LIMIT 1
-) m
+_KNOWN = """
+SELECT key, message FROM (
+    SELECT wanted.key, coalesce(
+        (SELECT id FROM wa_message WHERE id = wanted.own),
+        (SELECT id FROM wa_message
+         WHERE client_ref = wanted.ref AND client_ref <> '' AND status NOT IN ('failed', 'expired')
+             AND recipient = wanted.to AND text = wanted.text
+         LIMIT 1)
+    ) AS message FROM {wanted} WHERE wanted.ref <> ''
+) found WHERE message IS NOT NULL
 """
+_GIVEN = """json_to_recordset(%s) AS wanted(key int, own uuid, ref text, "to" text, text text)"""
+# The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
+_KEPT = """(
+    SELECT id AS key, {own_id} AS own, {reference} AS ref, recipient AS to, coalesce(content->>'text', '') AS text
+    FROM wa_orphan_entry WHERE id = ANY(%s) AND message_id IS NULL
+) AS wanted"""
+_MARK_KNOWN = """
+UPDATE wa_orphan_entry entry SET duplicate_of = known.message
+FROM ({known}) known WHERE entry.id = known.key
+RETURNING entry.id
+"""
+_FIND = _KNOWN.format(wanted=_GIVEN)
+_MARK = _MARK_KNOWN.format(known=_KNOWN.format(wanted=_KEPT.format(own_id=OWN_ID, reference=REFERENCE)))
 
 
 # An act asks for the same few thousand more than once.
 @lru_cache(4096)
 def own_id(job_id: str) -> uuid.UUID | None:
     """The message that a job's id names; None for an id of somebody else's."""
-    try:
-        return uuid.UUID(job_id)
-    except ValueError:
-        return None
+    return uuid.UUID(job_id) if re.match(_ID, job_id) else None
 
 
 def known_messages(job_ids: Iterable[str]) -> set[uuid.UUID]:
@@ -46,14 +66,11 @@ def known_messages(job_ids: Iterable[str]) -> set[uuid.UUID]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def mark_known(entries: Sequence[OrphanEntry]) -> set[int]:
-    """Mark those of an orphan's `entries` that are known as another message; return their row ids."""
-    known = find_known(entries)
-    marked = [entry for entry in entries if entry.index in known]
-    for entry in marked:
-        entry.duplicate_of = known[entry.index]
-    OrphanEntry.objects.bulk_update(marked, ["duplicate_of"])
-    return {entry.pk for entry in marked}
+def mark_known(entry_ids: Sequence[int]) -> set[int]:
+    """Mark those of these kept entries that are known as another message; return their row ids."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK, [list(entry_ids)])
+        return {row[0] for row in cursor.fetchall()}
 
 
 def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
@@ -61,21 +78,19 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
 
     That is one with the entry's own id, or with the same id of the client's, recipient and text.
     """
-    # The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
-    foreign = [(entry, ref) for entry in entries if entry.message_id is None and (ref := _ref(entry))]
-    if not foreign:
-        return {}
-    ids = known_messages(entry.job_id for entry, _ in foreign)
     wanted = [
-        {"index": entry.index, "ref": ref, "to": entry.recipient, "text": entry.content.get("text", "")}
-        for entry, ref in foreign
-    ]
+        {
+            "key": entry.index, "own": own_id(entry.job_id), "ref": _reference(entry), "to": entry.recipient,
+            "text": entry.content.get("text", ""),
+        }
+        for entry in entries if entry.message_id is None
+    ]  # fmt: skip
+    if not wanted:
+        return {}
     with connection.cursor() as cursor:
-        cursor.execute(_BY_REFERENCE, [json.dumps(wanted)])
-        known: dict[int, uuid.UUID] = dict(cursor.fetchall())
-    own_ids = ((entry.index, own_id(entry.job_id)) for entry, _ in foreign)
-    return known | {index: own for index, own in own_ids if own is not None and own in ids}
+        cursor.execute(_FIND, [json.dumps(wanted, default=str)])
+        return dict(cursor.fetchall())
 
 
-def _ref(entry: OrphanEntry) -> str:
+def _reference(entry: OrphanEntry) -> str:
     return str(entry.content.get("client_ref") or entry.job_id)[:200]

@@ -15,7 +15,6 @@ from sessions_app.queues import inspect, lists
 from sessions_app.services import tasks
 from sessions_app.services.orphans.archiving import build_entries
 from sessions_app.services.orphans.duplicates import find_known, own_id
-from sessions_app.services.orphans.restoring import fate
 from sessions_app.services.orphans.selection import Selection
 
 
@@ -92,7 +91,7 @@ def _live(orphan: Orphan) -> Iterator[OrphanEntry]:
 def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: bool) -> Preview:
     readable = [entry for entry in chosen if entry.readable]
     restored = readable if with_duplicates else _new(readable)
-    fates = Counter(fate(entry, timezone.now()) for entry in restored)
+    fates = Counter(_fate(entry, timezone.now()) for entry in restored)
     times = [entry.created_at for entry in restored if entry.created_at is not None]
     return Preview(
         restored=len(restored),
@@ -119,3 +118,18 @@ def _new(readable: Sequence[OrphanEntry]) -> list[OrphanEntry]:
         if own is not None:
             seen.add(own)
     return new
+
+
+def _fate(entry: OrphanEntry, now: datetime) -> Status:
+    """What an entry would be once it is restored, as `into_line.place` makes it."""
+    row = entry.message if entry.message is not None and entry.message.status == Status.ORPHANED else None
+    scheduled_at = row.scheduled_at if row else _time(entry, "scheduled_at")
+    expires_at = row.expires_at if row else _time(entry, "expires_at")
+    if expires_at is not None and expires_at <= now:
+        return Status.EXPIRED
+    return Status.SCHEDULED if scheduled_at is not None and scheduled_at > now else Status.QUEUED
+
+
+def _time(entry: OrphanEntry, name: str) -> datetime | None:
+    text = entry.content.get(name)
+    return datetime.fromisoformat(text) if text else None

@@ -1,17 +1,28 @@
 """What one part of a restore has committed goes into the mirror while PostgreSQL writes the next part."""
 
-from collections.abc import Sequence
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from sessions_app import crash_points
-from sessions_app.models import Message, Session
+from sessions_app.models import Message, Priority, Session
 from sessions_app.services import messages
+from sessions_app.services.orphans.into_line import Placed
+
+log = logging.getLogger(__name__)
 
 
-def put(session: Session, queued: Sequence[Message]) -> None:
-    """Put what was restored into the mirror; only log when Redis is not there."""
+def put(session: Session, placed: Placed) -> None:
+    """Put what was restored into the mirror; only log when a store is not there."""
+    end = placed.first + placed.count
+    # Of either class, for a line's index begins with it.
+    line = Message.objects.open().filter(session=session, priority__in=Priority.values)
+    try:
+        queued = list(line.filter(seq__gte=placed.first, seq__lt=end).in_order())
+    except DatabaseError as error:
+        log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
+        queued = []
     if queued:
         messages.put(session.name, queued, have_new_places=True)
     crash_points.reach("restore: part restored")
@@ -24,10 +35,10 @@ class Puts:
         self._thread = ThreadPoolExecutor(1, "restored")
         self._last: Future[None] | None = None
 
-    def put(self, session: Session, queued: Sequence[Message]) -> None:
+    def put(self, session: Session, placed: Placed) -> None:
         """Put these, once the part before is in the mirror, while the caller goes on."""
         self.finish()
-        self._last = self._thread.submit(_put, session, queued)
+        self._last = self._thread.submit(_put, session, placed)
 
     def finish(self) -> None:
         """Return when everything is in the mirror."""
@@ -36,8 +47,8 @@ class Puts:
             last.result()
 
 
-def _put(session: Session, queued: Sequence[Message]) -> None:
+def _put(session: Session, placed: Placed) -> None:
     try:
-        put(session, queued)
+        put(session, placed)
     finally:
         connections.close_all()

@@ -1,13 +1,8 @@
 """Messages of an orphan into a session's line, in their old order, with new places at its end."""
 
 import logging
-import uuid
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -16,23 +11,17 @@ from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError
 from sessions_app.models import (
     Event,
     EventKind,
-    Message,
-    MessageType,
     Orphan,
     OrphanEntry,
     OrphanState,
-    Priority,
     Session,
-    SessionCounter,
-    Status,
-    new_id,
 )
-from sessions_app.models.message import built
 from sessions_app.services import audit
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans import putting
 from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
-from sessions_app.services.orphans.duplicates import known_messages, mark_known, own_id
+from sessions_app.services.orphans.duplicates import mark_known
+from sessions_app.services.orphans.into_line import place
 from sessions_app.services.orphans.progress import close_if_empty, note, take_off
 from sessions_app.services.orphans.putting import Puts
 from sessions_app.services.orphans.selection import Selection
@@ -109,39 +98,17 @@ def restore_chunk(
                 # The part before took the last of it.
                 return 0
             raise Conflict(f"this orphan is {locked.state}: there is nothing to restore", state=locked.state)
-        # What stood in Redis is not needed, and is most of an entry.
-        chosen = selection.of(orphan).filter(readable=True, restored_at=None).defer("raw")
+        chosen = selection.of(orphan).filter(readable=True, restored_at=None)
         entries = _next_of(chosen) if with_duplicates else _new_ones(chosen)
         if not entries:
             return 0
-        first = SessionCounter.draw(session.pk, len(entries))
-        if first is None:
+        told = {"by": actor.label, "restored_from": str(orphan.pk)}
+        placed = place(orphan, session, entries, with_duplicates=with_duplicates, now=now, told=told)
+        if not placed.count:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
-        taken = _taken_ids(entries, are_new=not with_duplicates)
-        # One for all: what is the same goes to PostgreSQL once.
-        origin = {"orphan": str(orphan.pk)}
-        rows = [_message(entry, session, first + at, now, taken, origin) for at, entry in enumerate(entries)]
-        moved = {row.pk for row, entry in zip(rows, entries, strict=True) if row is entry.message}
-        Message.objects.keep([row for row in rows if row.pk not in moved])
-        Message.objects.bulk_update([row for row in rows if row.pk in moved], _MOVED)
-        OrphanEntry.objects.restored(now, zip(entries, rows, strict=True))
-        for status, kind in _TOLD.items():
-            Event.objects.tell(
-                kind, session.pk, [row.pk for row in rows if row.status == status], by=actor.label,
-                restored_from=str(orphan.pk),
-            )  # fmt: skip
-        _write_down(locked, session, len(entries), done, actor)
-        queued = [row for row in rows if row.status == Status.QUEUED]
-        transaction.on_commit(lambda: (puts or putting).put(session, queued))
-    return len(entries)
-
-
-# What a restored message may be, and what is told of it.
-_TOLD = {
-    Status.QUEUED: EventKind.MESSAGE_QUEUED,
-    Status.SCHEDULED: EventKind.MESSAGE_SCHEDULED,
-    Status.EXPIRED: EventKind.MESSAGE_EXPIRED,
-}
+        _write_down(locked, session, placed.count, done, actor)
+        transaction.on_commit(lambda: (puts or putting).put(session, placed))
+    return placed.count
 
 
 def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: Actor) -> None:
@@ -153,37 +120,17 @@ def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: 
     audit.record(actor, "restore orphan", orphan.queue, count=count, session=session.name)
 
 
-def _next_of(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
-    """The next of the chosen, with the messages that they were where their session was deleted."""
-    entries = list(chosen[:CHUNK])
-    # By themselves: most have none, and each column of a message costs, also where it is null.
-    rows = Message.objects.in_bulk([entry.message_id for entry in entries if entry.message_id])
-    for entry in entries:
-        if entry.message_id:
-            entry.message = rows.get(entry.message_id)
-    return entries
+def _next_of(chosen: QuerySet[OrphanEntry]) -> list[int]:
+    return list(chosen.values_list("pk", flat=True)[:CHUNK])
 
 
-def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[OrphanEntry]:
+def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[int]:
     """The next of the chosen that are in no line yet; what was sent since they were archived is marked on the way."""
     while entries := _next_of(chosen.filter(duplicate_of=None)):
         marked = mark_known(entries)
-        if new := [entry for entry in entries if entry.pk not in marked]:
-            return _once_each(new)
+        if new := [entry for entry in entries if entry not in marked]:
+            return new
     return []
-
-
-def _once_each(entries: list[OrphanEntry]) -> list[OrphanEntry]:
-    """Without those whose id stands among them already: one job that stood in its list twice."""
-    seen: set[uuid.UUID] = set()
-    once = []
-    for entry in entries:
-        own = own_id(entry.job_id)
-        if own is None or own not in seen:
-            once.append(entry)
-        if own is not None:
-            seen.add(own)
-    return once
 
 
 def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -> Restored:
@@ -203,76 +150,3 @@ def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -
             )
             log.warning("orphan %s: %d messages restored to session %s", locked.queue, restored, session.name)
     return Restored(session.name, restored, duplicates, locked.messages)
-
-
-# What changes on the row of a deleted session's message when it moves into another line.
-_MOVED = [
-    "session", "seq", "status", "queued_at", "next_attempt_at", "max_attempts", "orphan", "scheduled_at",
-]  # fmt: skip
-
-
-def fate(entry: OrphanEntry, now: datetime) -> Status:
-    """What an entry is once it is restored: it keeps a time that lies ahead, and is not sent once it has expired."""
-    row = entry.message if entry.message is not None and entry.message.status == Status.ORPHANED else None
-    scheduled_at = row.scheduled_at if row else term(entry, "scheduled_at")
-    expires_at = row.expires_at if row else term(entry, "expires_at")
-    if expires_at is not None and expires_at <= now:
-        return Status.EXPIRED
-    return Status.SCHEDULED if scheduled_at is not None and scheduled_at > now else Status.QUEUED
-
-
-def term(entry: OrphanEntry, name: str) -> datetime | None:
-    """One of the times that an entry carries."""
-    text = entry.content.get(name)
-    return datetime.fromisoformat(text) if text else None
-
-
-def _message(
-    entry: OrphanEntry, session: Session, seq: int, now: datetime, taken: set[uuid.UUID], origin: dict[str, str]
-) -> Message:
-    status = fate(entry, now)
-    queued_at = None if status == Status.SCHEDULED else now
-    if entry.message is not None and entry.message.status == Status.ORPHANED:
-        row = entry.message
-        row.session, row.seq, row.status, row.queued_at = session, seq, status, queued_at
-        row.next_attempt_at, row.orphan = None, None
-        row.scheduled_at = row.scheduled_at if status == Status.SCHEDULED else None
-        row.max_attempts = row.attempts + settings.WAQUEUE_MAX_ATTEMPTS
-        return row
-    content = entry.content
-    return built({
-        "id": _own_id(entry, taken),
-        "session_id": session.pk,
-        "seq": seq,
-        "recipient": entry.recipient,
-        "type": content.get("type", MessageType.TEXT),
-        "text": content.get("text", ""),
-        "media_url": content.get("media_url", "")[:2000],
-        "filename": content.get("filename", "")[:255],
-        "caption": content.get("caption", ""),
-        "template": content.get("template"),
-        "priority": content.get("priority", Priority.NORMAL),
-        "status": status,
-        "max_attempts": settings.WAQUEUE_MAX_ATTEMPTS,
-        "scheduled_at": term(entry, "scheduled_at") if status == Status.SCHEDULED else None,
-        "expires_at": term(entry, "expires_at"),
-        "client_ref": (content.get("client_ref") or entry.job_id)[:200],
-        "metadata": origin,
-        "created_at": entry.created_at or now,
-        "queued_at": queued_at,
-    })  # fmt: skip
-
-
-def _own_id(entry: OrphanEntry, taken: set[uuid.UUID]) -> uuid.UUID:
-    """The job's own id, so that whoever handed the message in still finds it; a new one where there is none."""
-    own = own_id(entry.job_id)
-    return new_id() if own is None or own in taken else own
-
-
-def _taken_ids(entries: Sequence[OrphanEntry], *, are_new: bool) -> set[uuid.UUID]:
-    """The ids of jobs that a row has already. Those that are new were looked for, and stand here once each."""
-    if are_new:
-        return {entry.message_id for entry in entries if entry.message_id}
-    ids = [own for entry in entries if (own := own_id(entry.job_id)) is not None]
-    twice = {own for own, count in Counter(ids).items() if count > 1}
-    return twice | known_messages(entry.job_id for entry in entries)

@@ -58,7 +58,7 @@ def archive_unknown(session: Session, job_ids: Sequence[bytes]) -> tuple[int, di
         new = [entry for entry in parsed if entry.raw not in known]
         made = [build_entry(orphan, start + at, entry) for at, entry in enumerate(new)]
         OrphanEntry.objects.bulk_create(made)
-        mark_known([entry for entry in made if entry.readable])
+        mark_known([entry.pk for entry in made if entry.readable])
         summarise(orphan)
         orphan.save()
         if new:
