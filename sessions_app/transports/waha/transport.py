@@ -82,7 +82,7 @@ class WahaTransport(Transport):
             "id": client_ids.client_id(outgoing.message_id),
         }  # fmt: skip
         reply = await self._client.request(
-            "POST", _address(config, "sendText"), headers=_headers(config), document=document
+            "POST", _text_address(str(config.get("base_url", ""))), headers=_headers(config), document=document
         )
         if reply.is_success and (provider_id := replies.message_id(reply.document)):
             return provider_id
@@ -188,9 +188,14 @@ def _address(config: dict[str, Any], *path: str) -> URL:
         raise SessionRefused("the session has no address of WAHA: set base_url, and resume") from None
 
 
+# Engines are few, and messages many.
+@lru_cache(maxsize=1024)
+def _text_address(base_url: str) -> URL:
+    return _address({"base_url": base_url}, "sendText")
+
+
 @lru_cache(maxsize=1024)
 def _api(base_url: str) -> URL:
-    # Engines are few, and messages many.
     return URL(clean_base_url(base_url)).joinpath("api", encoded=True)
 
 
