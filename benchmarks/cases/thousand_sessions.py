@@ -22,10 +22,12 @@ def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
         "procrastinate keeps order by a lock per session: 5 messages each, 30 jobs at once. It has no target.",
     ]
     if install.has_node():
-        sides["BullMQ"] = lambda: bullmq_peer.measure(stores, 1000, each)
-        notes.append("BullMQ has a queue and a worker per session in one process, and no database.")
+        sides["BullMQ"] = lambda: bullmq_peer.measure(stores, 1000, each, connection="own")
+        sides["BullMQ, shared"] = lambda: bullmq_peer.measure(stores, 1000, each, connection="shared")
+        notes.append("BullMQ has a queue and a worker per session in one process, and no database. Each worker has a")
+        notes.append("connection of its own, as its guide begins, or all share one, beside those on which they wait.")
     else:
         notes.append("BullMQ was SKIPPED: there is no node, or no npm.")
     found = alternate(sides, rounds)
-    at_least = {"SimpleWorker": 50, "Celery": 5, "procrastinate": None, "BullMQ": 1.5}
+    at_least = {"SimpleWorker": 50, "Celery": 5, "procrastinate": None, "BullMQ": 1.5, "BullMQ, shared": 1.5}
     return Result("thousand_sessions", compared(found, "waqueue", at_least), notes)
