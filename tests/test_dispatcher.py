@@ -1,18 +1,23 @@
 """The loop around the fence: what another worker, PostgreSQL or a transport does to it."""
 
 import asyncio
+from datetime import UTC, datetime, time
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
+import redis
 from django.db import connections
 
-from sessions_app.models import Attempt, InFlight, Message, Status
+from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Status
 from sessions_app.queues.dispatch import GiveBack
+from sessions_app.services.pacing import Pacing
 from sessions_app.worker import dispatcher as dispatching
+from sessions_app.worker.fence import Verdict, Waiting
 from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
 from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, until_blocked, workers
+from tests.factories import is_due
 from tests.processes import until
 from tests.proxy import through
 
@@ -244,3 +249,24 @@ def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypat
 
     with through(parameters) as network:
         assert asyncio.run(act()) == [(0,)]
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_session_is_looked_at_anew_only_if_its_quiet_window_is_another(
+    is_over: bool, redis_client: redis.Redis
+) -> None:
+    session, _ = session_with(pacing=Pacing(quiet_start=time(1), quiet_end=time(2)))
+    if is_over:
+        SessionDispatch.objects.update(
+            quiet_from=datetime(2020, 1, 1, 1, tzinfo=UTC), quiet_until=datetime(2020, 1, 1, 2, tzinfo=UTC)
+        )
+
+    async def act() -> None:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            waiting = Waiting(claimed("s")[0], Verdict.QUIET_OVER, session_id=session.pk)
+            await loop._roll_quiet_hours(waiting)
+            await loop.close()
+
+    asyncio.run(act())
+    assert is_due(redis_client, "s") is is_over

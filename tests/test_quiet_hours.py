@@ -4,15 +4,22 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection, transaction
 
 from sessions_app.models import Session, SessionDispatch
-from sessions_app.services import quiet_hours
+from sessions_app.services import quiet_hours, sessions
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
-from tests.factories import make_session
+from tests.factories import ACTOR, Threads, make_session, wait_until_blocked
+from tests.shifted_database import SEARCH_PATH, clocks_off_by
 
 
 def quiet(start: str, end: str, tz: str = "") -> Session:
     return Session(quiet_start=time.fromisoformat(start), quiet_end=time.fromisoformat(end), quiet_tz=tz)
+
+
+def quiet_until(session: Session) -> datetime | None:
+    return SessionDispatch.objects.get(session=session).quiet_until
 
 
 def utc(text: str) -> datetime:
@@ -145,7 +152,7 @@ def test_rolling_writes_the_window_under_way_or_the_next() -> None:
         quiet_from=utc("2020-01-01 00:00"), quiet_until=utc("2020-01-01 10:00")
     )
     before = datetime.now(UTC)
-    quiet_hours.roll(session.pk)
+    assert quiet_hours.roll(session.pk)
     dispatch = SessionDispatch.objects.get(session=session)
     assert dispatch.quiet_from and dispatch.quiet_until
     assert dispatch.quiet_until > before
@@ -161,7 +168,7 @@ def test_rolling_a_session_that_lost_its_quiet_hours_clears_the_window() -> None
     SessionDispatch.objects.filter(session=session).update(
         quiet_from=utc("2020-01-01 00:00"), quiet_until=utc("2020-01-01 10:00")
     )
-    quiet_hours.roll(session.pk)
+    assert quiet_hours.roll(session.pk)
     dispatch = SessionDispatch.objects.get(session=session)
     assert (dispatch.quiet_from, dispatch.quiet_until) == (None, None)
 
@@ -171,3 +178,51 @@ def test_a_new_session_has_its_window_from_the_start() -> None:
     session = make_session(pacing=Pacing(quiet_start=time(21), quiet_end=time(7)))
     assert session.dispatch.quiet_until is not None
     assert session.dispatch.quiet_until.date() >= date.today()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("pacing", [Pacing(), Pacing(quiet_start=time(21), quiet_end=time(7))])
+def test_a_window_that_is_the_same_again_is_not_said_to_be_another(pacing: Pacing) -> None:
+    session = make_session(pacing=pacing)
+    assert not quiet_hours.roll(session.pk)
+
+
+@pytest.fixture(params=[300, -300], ids=["ahead", "behind"])
+def in_the_database(db: None, request: pytest.FixtureRequest) -> datetime:
+    """What time it is in a PostgreSQL whose clock is five minutes off. It is right again when the test is undone."""
+    with connection.cursor() as cursor:
+        for statement in clocks_off_by(request.param):
+            cursor.execute(statement)
+        cursor.execute(f"SET search_path = {SEARCH_PATH}")
+    now = database_now()
+    assert abs((now - datetime.now(UTC)).total_seconds()) > 200
+    return now
+
+
+@pytest.mark.parametrize("ends", [timedelta(minutes=-1), timedelta(minutes=1)], ids=["over", "ahead"])
+def test_a_window_is_over_when_it_is_so_by_the_databases_clock(in_the_database: datetime, ends: timedelta) -> None:
+    until = in_the_database + ends
+    hours = Pacing(quiet_start=(until - timedelta(seconds=30)).time(), quiet_end=until.time())
+    expected = until if ends > timedelta(0) else until + timedelta(days=1)
+    session = make_session(pacing=hours)
+    assert quiet_until(session) == expected
+    sessions.update(session, pacing=Pacing(), actor=ACTOR)
+    assert quiet_until(session) is None
+    sessions.update(session, pacing=hours, actor=ACTOR)
+    assert quiet_until(session) == expected
+    SessionDispatch.objects.update(quiet_from=None, quiet_until=None)
+    assert quiet_hours.roll(session.pk)
+    assert quiet_until(session) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_roll_does_not_write_over_quiet_hours_that_are_taken_away_meanwhile() -> None:
+    session = make_session(pacing=Pacing(quiet_start=time(21), quiet_end=time(7)))
+    SessionDispatch.objects.update(quiet_from=utc("2020-01-01 00:00"), quiet_until=utc("2020-01-01 10:00"))
+    with transaction.atomic():
+        sessions.update(session, pacing=Pacing(), actor=ACTOR)
+        rolling = Threads([lambda: quiet_hours.roll(session.pk)])
+        wait_until_blocked()
+    answers = rolling.join()
+    assert quiet_until(session) is None
+    assert answers == [False]

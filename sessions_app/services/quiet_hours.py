@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from django.utils import timezone
+from django.db import transaction
 
 from sessions_app.models import Session, SessionDispatch
+from sessions_app.services.database_clock import database_now
 
 
 def next_window(session: Session, now: datetime) -> tuple[datetime, datetime] | tuple[None, None]:
@@ -36,8 +37,17 @@ def _absolute(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
-def roll(session_id: int) -> None:
-    """Write the quiet window of a session that is under way, or the next one."""
-    session = Session.objects.get(pk=session_id)
-    quiet_from, quiet_until = next_window(session, timezone.now())
-    SessionDispatch.objects.filter(session=session).update(quiet_from=quiet_from, quiet_until=quiet_until)
+def roll(session_id: int) -> bool:
+    """Write the quiet window of a session that is under way, or the next one; say whether it is another one.
+
+    If it is the same again, there is nothing new to look at: who did so at once would do nothing else any more.
+    """
+    with transaction.atomic():
+        # Held while the session is read: whoever changes its quiet hours meanwhile writes their window after this.
+        dispatch = SessionDispatch.objects.select_for_update().get(pk=session_id)
+        window = next_window(Session.objects.get(pk=session_id), database_now())
+        if window == (dispatch.quiet_from, dispatch.quiet_until):
+            return False
+        dispatch.quiet_from, dispatch.quiet_until = window
+        dispatch.save(update_fields=["quiet_from", "quiet_until"])
+    return True

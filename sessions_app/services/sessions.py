@@ -6,7 +6,6 @@ Each act writes its event and its audit entry in its own transaction, and signal
 import logging
 import uuid
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
@@ -29,7 +28,6 @@ from sessions_app.models import (
     Message,
     ObservedState,
     OnUncertain,
-    RecipientPace,
     Session,
     SessionCounter,
     SessionDispatch,
@@ -38,10 +36,12 @@ from sessions_app.models import (
 from sessions_app.queues import mirror
 from sessions_app.services import audit, quiet_hours
 from sessions_app.services.audit import Actor
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.locks import lock_name
 from sessions_app.services.orphans.adopting import Adopted, adopt
 from sessions_app.services.orphans.from_session import orphan_unsent
 from sessions_app.services.pacing import Pacing
+from sessions_app.services.repacing import repace
 from sessions_app.transports import registry
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def create(
             lock_name(name)
             wanted.save(force_insert=True)
             SessionCounter.objects.create(session=wanted)
-            quiet_from, quiet_until = quiet_hours.next_window(wanted, timezone.now())
+            quiet_from, quiet_until = quiet_hours.next_window(wanted, database_now())
             SessionDispatch.objects.create(session=wanted, quiet_from=quiet_from, quiet_until=quiet_until)
             Event.objects.create(kind=EventKind.SESSION_CREATED, session=wanted, data={"by": actor.label})
             audit.record(actor, "create session", name)
@@ -147,7 +147,7 @@ def update(
         locked = Session.objects.alive().select_for_update(no_key=True).filter(pk=session.pk).first()
         if locked is None:
             raise SessionNotFound(f"the session {session.name!r} was deleted")
-        before = _compared(locked)
+        before, old = _compared(locked), Pacing.of(locked)
         if on_uncertain is not None:
             locked.on_uncertain = on_uncertain
         if max_in_flight is not None:
@@ -164,34 +164,13 @@ def update(
         if changed:
             locked.save()
             if set(changed) & set(Pacing.__slots__):
-                _pace_anew(locked)
+                repace(locked, old)
             Event.objects.create(
                 kind=EventKind.SESSION_CHANGED, session=locked, data={"by": actor.label, "fields": changed}
             )
             audit.record(actor, "change session", locked.name, fields=changed)
             _signal_on_commit([locked.name])
     return get(locked.name)
-
-
-def _pace_anew(session: Session) -> None:
-    """End the waits that the old pace imposed: what the new one asks for begins with the next message.
-
-    What was sent already still counts, so a cap that is used up by the new numbers keeps its window closed.
-    """
-    now = timezone.now()
-    dispatch = SessionDispatch.objects.select_for_update().get(session=session)
-    dispatch.quiet_from, dispatch.quiet_until = quiet_hours.next_window(session, now)
-    closed_until = [
-        began + period
-        for cap, count, began, period in (
-            (session.hourly_cap, dispatch.hour_count, dispatch.hour_began_at, timedelta(hours=1)),
-            (session.daily_cap, dispatch.day_count, dispatch.day_began_at, timedelta(days=1)),
-        )
-        if cap and count >= cap and began is not None and began + period > now
-    ]
-    dispatch.next_send_at = max(closed_until, default=None)
-    dispatch.save(update_fields=["quiet_from", "quiet_until", "next_send_at"])
-    RecipientPace.objects.filter(session=session).delete()
 
 
 def act(session: Session, what: Act, *, actor: Actor) -> Session:

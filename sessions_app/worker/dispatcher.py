@@ -394,7 +394,7 @@ class Dispatcher:
     async def _roll_quiet_hours(self, waiting: Waiting) -> None:
         """A quiet window is over: compute the next one, then have the session looked at."""
         try:
-            await self._rolls.run(quiet_hours.roll, waiting.session_id)
-            await self.queues.signal([waiting.claimed.name])
+            if await self._rolls.run(quiet_hours.roll, waiting.session_id):
+                await self.queues.signal([waiting.claimed.name])
         except Exception as error:  # the database, or Redis: the session is looked at again after the interval
             log.warning("the next quiet hours of %s could not be set: %s", waiting.claimed.name, error)

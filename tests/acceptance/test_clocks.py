@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -13,16 +13,16 @@ from django.utils import timezone
 
 from sessions_app.models import Deployment, Event, LoopbackEntry, Reconciliation, Status
 from sessions_app.queues.connection import web_client
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
 from tests.acceptance.stack import Stack
 from tests.processes import PROJECT, Process, find_free_port, wait_until
+from tests.shifted_database import SEARCH_PATH, clocks_off_by
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), pytest.mark.fault(25)]
 
 OFF_S = 300
 PACE_MS = 600
-# How PostgreSQL tells the time. Functions of these names that come first in the search path are asked in their place.
-CLOCKS = {"now": "STABLE", "transaction_timestamp": "STABLE", "statement_timestamp": "STABLE", "clock_timestamp": ""}
 
 
 def run(*statements: str) -> None:
@@ -39,15 +39,7 @@ def off_s(request: pytest.FixtureRequest, stack: Stack) -> Iterator[int]:
     """Have a PostgreSQL whose clock differs from that of Redis, and of this process, by so much."""
     seconds = int(request.param)
     database = connection.settings_dict["NAME"]
-    run(
-        "CREATE SCHEMA skewed",
-        *(
-            f"CREATE FUNCTION skewed.{name}() RETURNS timestamptz LANGUAGE sql {volatility} "
-            f"AS $$ SELECT pg_catalog.{name}() + interval '{seconds} seconds' $$"
-            for name, volatility in CLOCKS.items()
-        ),
-        f'ALTER DATABASE "{database}" SET search_path = skewed, pg_catalog, public',
-    )
+    run(*clocks_off_by(seconds), f'ALTER DATABASE "{database}" SET search_path = {SEARCH_PATH}')
     yield seconds
     run(f'ALTER DATABASE "{database}" RESET search_path', "DROP SCHEMA skewed CASCADE")
 
@@ -74,9 +66,7 @@ def test_order_and_pace_hold_and_nothing_waits_for_the_difference(stack: Stack, 
     off, right = off_by(stack, -off_s), stack.ready_worker()
     wait_until(lambda: "serves" in off.output and "serves" in right.output, 20, "both serve")
     # They really differ: the database from here one way, the worker the other.
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT now()")
-        assert abs((cursor.fetchone()[0] - timezone.now()).total_seconds() - off_s) < 60
+    assert abs((database_now() - timezone.now()).total_seconds() - off_s) < 60
     assert abs((said_at(off) - said_at(right)).total_seconds() + off_s) < 60
 
     wait_until(lambda: len(stack.ledger(paced)) > 5, 60, "they send")
@@ -109,3 +99,26 @@ def test_a_message_that_nobody_was_told_of_is_found_as_soon_as_elsewhere(
     web_client.cache_clear()
     stack.wait_for(3, Status.SENT, within_s=60)
     assert "nobody was looking at" in worker.output
+
+
+def test_quiet_hours_end_by_the_databases_clock_and_nobody_is_busy_with_their_end(stack: Stack, off_s: int) -> None:
+    off_by(stack, -off_s)
+    client = redis.Redis.from_url(stack.redis.url)
+    scripts, began = scripts_run(client), database_now()
+    ends = began + timedelta(seconds=4)
+    hours = Pacing(quiet_start=(began - timedelta(hours=1)).time(), quiet_end=ends.time(), quiet_tz="UTC")
+    session = stack.session("quiet", pacing=hours)
+    stack.submit(session, range(3))
+    try:
+        stack.wait_for(3, Status.SENT, within_s=60)
+    finally:
+        looks_per_s = (scripts_run(client) - scripts) / (database_now() - began).total_seconds()
+    stack.assert_in_order_and_once(session, 3)
+    # By the clock of its engine, which is that of the database.
+    assert min(LoopbackEntry.objects.filter(session_name="quiet").values_list("created_at", flat=True)) >= ends
+    assert looks_per_s < 50
+
+
+def scripts_run(client: redis.Redis) -> int:
+    """How many of its scripts Redis has run so far."""
+    return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])

@@ -1,0 +1,79 @@
+"""A change of pacing: what becomes of the waits that the old one imposed.
+
+The new ones count from where the old ones did, the last hand-over: so no change lets a message go sooner after it than
+the new pacing allows, and none makes it wait longer.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from django.db.models import F
+
+from sessions_app.models import RecipientPace, Session, SessionDispatch
+from sessions_app.services import quiet_hours
+from sessions_app.services.database_clock import database_now
+from sessions_app.services.pacing import Pacing
+
+# A settle writes `last_sent_at` of a session without a pace no more often.
+_SENT_AT_IS_BEHIND = timedelta(seconds=5)
+
+
+def repace(session: Session, old: Pacing) -> None:
+    """Have `session` wait as its pacing asks now; `old` is what it was. Its row is held by the caller."""
+    dispatch = SessionDispatch.objects.select_for_update().get(session=session)
+    # Once the row is held: a settle that was under way has written what it sent.
+    now = database_now()
+    dispatch.quiet_from, dispatch.quiet_until = quiet_hours.next_window(session, now)
+    windows = [
+        (cap, count, began + period)
+        for cap, count, began, period in (
+            (session.hourly_cap, dispatch.hour_count, dispatch.hour_began_at, timedelta(hours=1)),
+            (session.daily_cap, dispatch.day_count, dispatch.day_began_at, timedelta(days=1)),
+        )
+        if began is not None
+    ]
+    waits = [end for cap, count, end in windows if 0 < cap <= count and end > now]
+    # A wait for a cap is over when that is raised, and says nothing of the pause.
+    is_of_pause = old.max_interval_ms > 0 and dispatch.next_send_at not in [end for _, _, end in windows]
+    pause = _pause_until(session, old, dispatch.next_send_at if is_of_pause else None, dispatch.last_sent_at, now)
+    dispatch.next_send_at = max([*waits, pause] if pause else waits, default=None)
+    dispatch.save(update_fields=["quiet_from", "quiet_until", "next_send_at"])
+    _repace_recipients(session, old.per_recipient_ms)
+
+
+def _pause_until(
+    session: Session, old: Pacing, until: datetime | None, sent_at: datetime | None, now: datetime
+) -> datetime | None:
+    """When the pause after the last hand-over is over; `until` is what the old pacing said, where that is known."""
+    shortest, longest = session.min_interval_ms, session.max_interval_ms
+    if not longest:
+        return None
+    if until is not None and (shortest, longest) == (old.min_interval_ms, old.max_interval_ms):
+        return min(until, now + _ms(longest))
+    last = _last_hand_over(old, until, sent_at)
+    return last and min(last, now) + _ms(random.uniform(shortest, longest))  # noqa: S311 (spreads load, guards nothing)
+
+
+def _last_hand_over(old: Pacing, until: datetime | None, sent_at: datetime | None) -> datetime | None:
+    """When a message was handed over last; where that is not written anywhere, the latest that it can have been."""
+    if until is not None and (sent_at is None or sent_at < until - _ms(old.max_interval_ms)):
+        # The pause is too long for what was sent last: it follows an attempt that failed later.
+        return until - _ms(old.min_interval_ms)
+    if sent_at is not None and not (old.max_interval_ms or old.hourly_cap or old.daily_cap):
+        return sent_at + _SENT_AT_IS_BEHIND
+    return sent_at
+
+
+def _repace_recipients(session: Session, old_ms: int) -> None:
+    """Have each recipient's wait end as much later, or sooner, as the new one is longer, or shorter."""
+    new_ms = session.per_recipient_ms
+    rows = RecipientPace.objects.filter(session=session)
+    if not new_ms or not old_ms:
+        # Also when there was none until now: a row would be what an earlier one left behind.
+        rows.delete()
+    elif new_ms != old_ms:
+        rows.update(next_send_at=F("next_send_at") + _ms(new_ms - old_ms))
+
+
+def _ms(milliseconds: float) -> timedelta:
+    return timedelta(milliseconds=milliseconds)

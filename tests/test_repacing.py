@@ -1,0 +1,184 @@
+"""A change of pacing takes effect on the next message: its wait counts from the last hand-over, by the new numbers."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import pytest
+
+from sessions_app.exceptions import PermanentError
+from sessions_app.models import Message, RecipientPace, Session, SessionDispatch
+from sessions_app.services import sessions
+from sessions_app.services.pacing import Pacing
+from sessions_app.worker.fence import Fenced
+from sessions_app.worker.outcomes import accepted, refused
+from tests.dispatch_lab import session_with, workers
+from tests.factories import ACTOR, PHONE
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MINUTE = Pacing(min_interval_ms=60_000, max_interval_ms=60_000)
+HALF_TO_WHOLE = Pacing(min_interval_ms=30_000, max_interval_ms=60_000)
+NIGHT = {"quiet_start": time(1), "quiet_end": time(2)}
+
+
+def send(error: Exception | None = None) -> None:
+    """Hand one message over, as a worker does, and write what came of it."""
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            flight = await worker.fence_one()
+            await worker.settle(refused(flight, error) if error else accepted(flight, "id"))
+
+    asyncio.run(act())
+
+
+def look() -> Fenced:
+    """What a worker is told that asks for the next message."""
+
+    async def act() -> Fenced:
+        async with workers(1) as (worker,):
+            return await worker.fence()
+
+    return asyncio.run(act())
+
+
+def dispatch() -> SessionDispatch:
+    return SessionDispatch.objects.get()
+
+
+def change(session: Session, pacing: Pacing) -> None:
+    sessions.update(session, actor=ACTOR, pacing=pacing)
+
+
+def seconds_after(moment: datetime | None) -> float:
+    """How long after `moment` the session may send again."""
+    until = dispatch().next_send_at
+    assert until is not None and moment is not None
+    return (until - moment).total_seconds()
+
+
+@pytest.mark.parametrize("more", [{"hourly_cap": 100}, {"daily_cap": 100}, NIGHT, {"hourly_cap": 100, **NIGHT}])
+def test_a_change_of_something_else_leaves_the_waits_as_they_are(more: dict[str, Any]) -> None:
+    pacing = replace(HALF_TO_WHOLE, per_recipient_ms=60_000)
+    session, _ = session_with("one", "two", pacing=pacing)
+    send()
+    until, recipient_until = dispatch().next_send_at, RecipientPace.objects.get().next_send_at
+    change(session, replace(pacing, **more))
+    assert dispatch().next_send_at == until
+    assert RecipientPace.objects.get().next_send_at == recipient_until
+    (waiting,) = look().waiting
+    assert waiting.verdict == "wait"
+    assert 30_000 < (waiting.delay_ms or 0) <= 60_000
+
+
+@pytest.mark.parametrize("pacing", [MINUTE, HALF_TO_WHOLE])
+@pytest.mark.parametrize(("shortest", "longest"), [(2_000, 4_000), (100_000, 200_000), (0, 300_000), (7_000, 7_000)])
+def test_a_new_interval_counts_from_the_last_message(pacing: Pacing, shortest: int, longest: int) -> None:
+    session, _ = session_with("one", "two", pacing=pacing)
+    send()
+    change(session, replace(pacing, min_interval_ms=shortest, max_interval_ms=longest))
+    assert shortest / 1000 <= seconds_after(dispatch().last_sent_at) <= longest / 1000
+
+
+def test_new_intervals_are_random_between_the_two() -> None:
+    session, _ = session_with("one", "two", pacing=MINUTE)
+    send()
+    waits = set()
+    for shortest in range(3_000, 3_008):
+        change(session, Pacing(min_interval_ms=shortest, max_interval_ms=9_000))
+        waits.add(seconds_after(dispatch().last_sent_at))
+    assert all(3 <= wait <= 9 for wait in waits)
+    assert max(waits) - min(waits) > 0.5
+
+
+def test_changes_back_and_forth_end_no_wait() -> None:
+    session, _ = session_with("one", "two", pacing=MINUTE)
+    send()
+    for pacing in (Pacing(), MINUTE, Pacing(hourly_cap=5), MINUTE):
+        change(session, pacing)
+    # Of a session that had no pace it is known to 5 s when it sent last.
+    assert 60 <= seconds_after(dispatch().last_sent_at) <= 65
+
+
+def test_a_pace_that_is_switched_off_ends_its_wait_and_the_next_goes_at_once() -> None:
+    session, _ = session_with("one", "two", pacing=replace(MINUTE, per_recipient_ms=60_000))
+    send()
+    assert not look().flights
+    change(session, Pacing())
+    assert dispatch().next_send_at is None
+    assert len(look().flights) == 1
+
+
+def test_a_pace_that_is_switched_on_counts_from_the_last_message_of_which_the_row_may_not_say_yet() -> None:
+    session, _ = session_with("one", "two", "three")
+    send()
+    send()
+    sent_at = Message.objects.filter(status="sent").latest("seq").sent_at
+    assert dispatch().last_sent_at != sent_at
+    change(session, MINUTE)
+    assert 60 <= seconds_after(sent_at) <= 65
+
+
+def test_a_session_that_never_sent_waits_for_nothing() -> None:
+    session, _ = session_with("one")
+    change(session, MINUTE)
+    assert dispatch().next_send_at is None
+    assert len(look().flights) == 1
+
+
+@pytest.mark.parametrize("sends_before", [True, False])
+def test_a_new_interval_counts_from_an_attempt_that_failed_too(sends_before: bool) -> None:
+    session, _ = session_with("one", "two", "three", pacing=MINUTE)
+    if sends_before:
+        send()
+        an_hour = timedelta(hours=1)
+        last = dispatch().last_sent_at
+        assert last is not None
+        SessionDispatch.objects.update(next_send_at=None, last_sent_at=last - an_hour)
+    send(PermanentError("no such number"))
+    failed_at = Message.objects.get(status="failed").failed_at
+    change(session, replace(MINUTE, min_interval_ms=90_000, max_interval_ms=90_000))
+    assert seconds_after(failed_at) == 90
+
+
+def test_a_cap_that_is_raised_ends_its_wait_and_not_the_pause() -> None:
+    session, _ = session_with("one", "two", pacing=replace(MINUTE, hourly_cap=1))
+    send()
+    last = dispatch().last_sent_at
+    assert seconds_after(last) == 3600
+    change(session, replace(MINUTE, hourly_cap=2))
+    assert seconds_after(last) == 60
+    change(session, replace(MINUTE, hourly_cap=1, daily_cap=1))
+    assert seconds_after(last) == 24 * 3600
+    change(session, replace(MINUTE, hourly_cap=1, daily_cap=2))
+    assert seconds_after(last) == 3600
+
+
+@pytest.mark.parametrize("new_ms", [90_000, 20_000])
+def test_a_recipients_wait_ends_as_much_later_or_sooner_as_the_new_one_is_longer_or_shorter(new_ms: int) -> None:
+    session, _ = session_with("one", "two", pacing=Pacing(per_recipient_ms=60_000))
+    send()
+    sent_at = Message.objects.get(status="sent").sent_at
+    assert sent_at is not None
+    change(session, Pacing(per_recipient_ms=new_ms))
+    assert RecipientPace.objects.get().next_send_at == sent_at + timedelta(milliseconds=new_ms)
+    change(session, Pacing())
+    assert not RecipientPace.objects.exists()
+
+
+def test_what_an_earlier_pace_per_recipient_left_behind_is_not_a_wait() -> None:
+    session, _ = session_with("one")
+    RecipientPace.objects.create(session=session, recipient=PHONE, next_send_at=datetime.now(UTC) + timedelta(hours=1))
+    change(session, Pacing(per_recipient_ms=60_000))
+    assert not RecipientPace.objects.exists()
+
+
+def test_a_retry_waits_as_long_as_before() -> None:
+    session, (message,) = session_with("one", pacing=MINUTE)
+    again = datetime.now(UTC) + timedelta(hours=1)
+    Message.objects.update(next_attempt_at=again)
+    change(session, Pacing(min_interval_ms=1, max_interval_ms=1))
+    message.refresh_from_db()
+    assert message.next_attempt_at == again
