@@ -195,3 +195,32 @@ def test_its_page_loads_only_what_we_serve_and_runs_nothing_inline() -> None:
     assert "default-src 'self'" in policy and "unsafe" not in policy
     settings = json.loads(re.findall(r'id="swagger-settings">(.*?)</script>', response.content.decode(), re.S)[0])
     assert settings["url"] == "/whatsapp/openapi.json" and settings["validatorUrl"] is None
+
+
+def descriptions(node: Any, name: str) -> Iterator[str]:
+    """What is said of the members of this name, wherever they are."""
+    if isinstance(node, dict):
+        for key, inner in node.items():
+            if key == name and isinstance(inner, dict) and "description" in inner:
+                yield inner["description"]
+            yield from descriptions(inner, name)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from descriptions(inner, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "times"),
+    [
+        ("hourly_cap", "up to twice the cap", 1),
+        ("daily_cap", "up to twice the cap", 1),
+        ("estimated_send_at", "earliest", 3),
+        ("estimated_done_at", "earliest", 4),
+    ],
+)
+def test_it_says_what_a_cap_and_an_estimate_are_and_no_more(
+    document: dict[str, Any], name: str, words: str, times: int
+) -> None:
+    said = list(descriptions(document, name))
+    assert len(said) == times
+    assert all(words in text for text in said)

@@ -88,6 +88,23 @@ def test_a_cap_that_opens_in_the_quiet_hours_waits_for_their_end() -> None:
     assert send_time(capped, 1, NOW + HOUR / 2) == SEVEN
 
 
+def test_what_the_first_in_the_line_waits_for_delays_all_behind_it() -> None:
+    paced = session(min_interval_ms=60_000, max_interval_ms=60_000)
+    assert send_time(paced, 3, NOW, line_until=NOW + HOUR / 2) == NOW + timedelta(minutes=32)
+    assert send_time(paced, 3, NOW, line_until=NOW - HOUR) == NOW + timedelta(minutes=2)
+
+
+def test_of_the_line_and_the_messages_own_wait_the_later_counts() -> None:
+    paced = session(min_interval_ms=60_000, max_interval_ms=60_000)
+    assert send_time(paced, 3, NOW, own_until=NOW + HOUR / 2) == NOW + HOUR / 2
+    assert send_time(paced, 3, NOW, own_until=NOW + HOUR / 100) == NOW + timedelta(minutes=2)
+
+
+def test_a_wait_of_its_own_that_ends_in_the_quiet_hours_ends_with_them() -> None:
+    for wait in ("line_until", "own_until"):
+        assert send_time(session(**NIGHT), 1, NOW, **{wait: NOW + 3 * HOUR}) == SEVEN
+
+
 def test_several_nights_are_skipped_each() -> None:
     # 14 waking hours a day: the 30th message falls two nights later.
     hourly = session(min_interval_ms=3_600_000, max_interval_ms=3_600_000, **NIGHT)

@@ -156,6 +156,7 @@ def test_what_was_sent_already_is_marked_and_skipped_unless_asked_for(redis_clie
     assert Orphan.objects.get().state == "restored"
 
 
+@pytest.mark.fault(27)
 def test_duplicates_are_looked_for_in_parts_however_many_there_are(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,6 @@ def test_duplicates_are_looked_for_in_parts_however_many_there_are(
     assert looked_at == [2, 2, 2, 1]
 
 
-@pytest.mark.fault(27)
 def test_what_was_sent_since_it_was_archived_is_skipped_too(redis_client: redis.Redis) -> None:
     redis_client.rpush(LEGACY, legacy_entry("a", id="msg_1"), legacy_entry("b", id="msg_2"))
     run(policy=Policy.ARCHIVE)

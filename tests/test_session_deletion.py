@@ -54,6 +54,7 @@ def test_a_session_without_unsent_messages_is_deleted_and_keeps_its_history() ->
         sessions.get("alpha")
 
 
+@pytest.mark.fault(19)
 def test_by_default_unsent_messages_keep_their_session(redis_client: redis.Redis) -> None:
     session = make_session()
     submit(session, "one", "two")
@@ -66,6 +67,7 @@ def test_by_default_unsent_messages_keep_their_session(redis_client: redis.Redis
     assert EventKind.SESSION_DELETED not in traces(session)[0]
 
 
+@pytest.mark.fault(19)
 def test_unsent_messages_are_cancelled_if_so_wanted(redis_client: redis.Redis) -> None:
     session = make_session()
     queued, sent = submit(session, "one", "two")
@@ -82,6 +84,13 @@ def test_unsent_messages_are_cancelled_if_so_wanted(redis_client: redis.Redis) -
     assert str(queued.pk) not in job_ids(redis_client, "alpha")
 
 
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("unsent", ["refuse", "cancel"])
 def test_a_message_that_is_being_sent_keeps_its_session(unsent: str) -> None:
     session = make_session()

@@ -68,6 +68,12 @@ def test_an_accepted_message_is_sent_with_the_engines_id_its_attempt_and_its_eve
     assert SessionDispatch.objects.get().last_sent_at is not None
 
 
+@pytest.mark.fault(22)
+@pytest.mark.fault(22)
+@pytest.mark.fault(22)
+@pytest.mark.fault(21)
+@pytest.mark.fault(35)
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(("desired", "observed"), [("active", "working"), ("stopped", "starting")])
 def test_an_engine_that_takes_messages_works_unless_the_session_was_stopped(desired: str, observed: str) -> None:
     session, _ = session_with("one")
@@ -97,8 +103,8 @@ def test_a_refusal_for_now_queues_the_message_at_its_place_with_a_due_time() -> 
     assert kinds()[-1] == "message.retried"
 
 
-def test_a_refusal_for_good_fails_the_message_and_says_why() -> None:
-    _, (message,) = session_with("one")
+def test_a_refusal_for_good_fails_the_message_says_why_and_the_next_one_goes() -> None:
+    _, (message, second) = session_with("one", "two")
     send(PermanentError("not on WhatsApp", provider_code="1006"))
     message.refresh_from_db()
     assert (message.status, message.error_class, message.error_code, message.error_detail) == (
@@ -106,6 +112,7 @@ def test_a_refusal_for_good_fails_the_message_and_says_why() -> None:
     )  # fmt: skip
     assert message.failed_at is not None
     assert kinds()[-1] == "message.failed"
+    assert send().settlement.flight.message_id == second.pk
 
 
 def test_not_connected_holds_the_session_and_costs_no_attempt() -> None:
@@ -126,6 +133,7 @@ def test_a_refused_session_is_held_until_a_person_resumes_it() -> None:
     send(SessionRefused("bad token"))
     assert SessionDispatch.objects.get().hold == "refused"
     assert Session.objects.get().observed_state == "failed"
+    assert "session.held" in kinds()
     sessions.act(session, "resume", actor=ACTOR)
     assert SessionDispatch.objects.get().hold == ""
     assert send().is_current

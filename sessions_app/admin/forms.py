@@ -53,8 +53,17 @@ class SessionForm(forms.Form):
     )
     max_interval_ms = _number("max_interval_ms")
     per_recipient_ms = _number("per_recipient_ms", _("Between two messages to the same phone."))
-    hourly_cap = _number("hourly_cap", _("0 is no limit."))
-    daily_cap = _number("daily_cap", _("0 is no limit."))
+    hourly_cap = _number(
+        "hourly_cap",
+        _(
+            "At most so many in an hour that begins with its first message; the next hour begins with the first one "
+            "after it. So up to twice as many may go within an hour across the border. 0 is no limit."
+        ),
+    )
+    daily_cap = _number(
+        "daily_cap",
+        _("At most so many in 24 hours that begin with their first message, as with the hour. 0 is no limit."),
+    )
     quiet_start = forms.TimeField(
         label=_("Quiet from"), required=False, widget=forms.TimeInput(format="%H:%M", attrs={"type": "time"})
     )

@@ -68,12 +68,13 @@ class MessagePage:
         return text % deaths
 
     def _waiting(self) -> str:
-        place = service.position(self.message)
+        now = timezone.now()
+        place, at = service.outlook(self.message, now)
         text = _("It is number %d in the line of its session.") % place
-        if (again := self.message.next_attempt_at) and again > timezone.now():
+        if (again := self.message.next_attempt_at) and again > now:
             return text + " " + _("Its next attempt is at %s.") % words.exact(again)
-        if at := service.estimated_send_at(self.message.session, place, timezone.now()):
-            return text + " " + _("It goes at about %s.") % words.exact(at)
+        if at:
+            return text + " " + _("It goes at about %s at the earliest.") % words.exact(at)
         return text + " " + _("Its session does not send just now.")
 
     @property

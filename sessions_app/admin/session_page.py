@@ -69,7 +69,7 @@ class SessionPage:
             return _("Nothing waits to be sent.")
         waiting = ngettext("%d message waits.", "%d messages wait.", depth) % depth
         if done := self.queue.estimated_done_at:
-            return waiting + " " + _("At its present pace the last one goes at %s.") % words.exact(done)
+            return waiting + " " + _("At its present pace the last one goes at %s at the earliest.") % words.exact(done)
         return waiting
 
     @property
@@ -98,8 +98,8 @@ class SessionPage:
             "low": low, "high": high
         }  # fmt: skip
         yield _("Wait per recipient"), f"{session.per_recipient_ms} ms" if session.per_recipient_ms else _("none")
-        yield _("Messages an hour at most"), session.hourly_cap or _("no limit")
-        yield _("Messages a day at most"), session.daily_cap or _("no limit")
+        yield _("Hourly cap"), session.hourly_cap or _("no limit")
+        yield _("Daily cap"), session.daily_cap or _("no limit")
         if session.quiet_start is not None and session.quiet_end is not None:
             yield _("Quiet hours"), f"{session.quiet_start:%H:%M}–{session.quiet_end:%H:%M} {session.quiet_tz or 'UTC'}"
         else:

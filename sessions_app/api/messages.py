@@ -26,7 +26,8 @@ from sessions_app.api.schemas.messages import (
     Submitted,
 )
 from sessions_app.api.schemas.problems import ProblemOut
-from sessions_app.models import DesiredState, Hold, Message, Scope, Session, Status
+from sessions_app.models import DesiredState, Hold, Message, Scope, Status
+from sessions_app.models.message import Ahead
 from sessions_app.services import messages
 from sessions_app.services.messages import Draft
 
@@ -145,31 +146,27 @@ def _submit(request: ApiRequest, name: str, draft: Callable[[datetime], Draft]) 
     def make() -> tuple[int, Submitted]:
         session = request.auth.session(name)
         (message,) = messages.submit(session, [draft(now)])
-        place, at = _outlook(message, session, message.created_at, ahead=message.ahead)
+        place, at = _outlook(message, message.created_at, ahead=message.ahead)
         return 202, Submitted.of(message, position=place, estimated_send_at=at)
 
     return idempotency.once(request, make)
 
 
-def _outlook(
-    message: Message, session: Session, now: datetime, *, ahead: int | None = None
-) -> tuple[int | None, datetime | None]:
-    """Return the place of a message in its line, and when it goes at its session's present pace.
+def _outlook(message: Message, now: datetime, *, ahead: Ahead | None = None) -> tuple[int | None, datetime | None]:
+    """Return the place of a message in its line, and when it goes at the earliest.
 
-    `ahead` is how many stand before it, where that was counted just now.
+    `ahead` is what stands before it, where that was looked up just now.
     """
     if message.status == Status.SCHEDULED:
+        session = message.session
         is_serving = session.desired_state == DesiredState.ACTIVE and session.dispatch.hold == Hold.NONE
         return None, message.scheduled_at if is_serving else None
-    place = ahead + 1 if ahead is not None else messages.position(message) or None
-    at = messages.estimated_send_at(session, place, now) if place else None
-    if at is not None and message.next_attempt_at is not None:
-        at = max(at, message.next_attempt_at)
-    return place, at
+    place, at = messages.outlook(message, now, ahead=ahead)
+    return place or None, at
 
 
 def _detail(message: Message) -> MessageDetail:
-    place, at = _outlook(message, message.session, timezone.now())
+    place, at = _outlook(message, timezone.now())
     return MessageDetail.of(message, position=place, estimated_send_at=at, history=history_of(message))
 
 

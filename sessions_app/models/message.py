@@ -5,6 +5,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -72,20 +73,40 @@ FINAL = (*ACCEPTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
 # How many open messages of a session stand before a place in its line; past 200 an upper bound, so that it stays cheap.
+# And until when the first of them waits: of those that go before its priority, and of its own.
 _AHEAD = """
-(SELECT count(*) FROM wa_message m
- WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending') AND m.priority < %(priority)s::int)
-+ coalesce((
-    SELECT CASE WHEN {seq} - head.seq < 200 THEN (
+SELECT
+    (SELECT count(*) FROM wa_message m
+     WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending') AND m.priority < %(priority)s::int)
+    + CASE WHEN {seq} - head.seq < 200 THEN (
         SELECT count(*) FROM wa_message m
         WHERE m.session_id = %(session)s::bigint AND m.status IN ('queued', 'sending')
           AND m.priority = %(priority)s::int AND m.seq < {seq})
-    ELSE {seq} - head.seq END
-    FROM (
-        SELECT seq FROM wa_message
-        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority = %(priority)s::int
-        ORDER BY seq LIMIT 1
-    ) head), 0)
+    ELSE coalesce({seq} - head.seq, 0) END,
+    greatest(head.next_attempt_at, (
+        SELECT next_attempt_at FROM wa_message
+        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority < %(priority)s::int
+        ORDER BY priority, seq LIMIT 1))
+FROM (SELECT 1) here LEFT JOIN LATERAL (
+    SELECT seq, next_attempt_at FROM wa_message
+    WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending') AND priority = %(priority)s::int
+    ORDER BY seq LIMIT 1
+) head ON true
+"""
+# When the last 200 up to a place can have gone to their recipients at the earliest: each of these gets its messages
+# one after another, and none that stands further back overtakes.
+_RECIPIENTS = """
+SELECT max(greatest(%(now)s::timestamptz, pace.next_send_at)
+           + (own.count - 1) * %(wait_ms)s::bigint * interval '1 millisecond')
+FROM (
+    SELECT recipient, count(*) FROM (
+        SELECT recipient FROM wa_message
+        WHERE session_id = %(session)s::bigint AND status IN ('queued', 'sending')
+          AND (priority, seq) <= (%(priority)s::smallint, %(seq)s::bigint)
+        ORDER BY priority DESC, seq DESC LIMIT 200
+    ) near GROUP BY recipient
+) own
+LEFT JOIN wa_recipient_pace pace ON pace.session_id = %(session)s::bigint AND pace.recipient = own.recipient
 """
 # Most of a row is the same in all: that goes once.
 _ROWS = "json_populate_recordset(json_populate_record(NULL::wa_message, %(same)s::json), %(rows)s::json)"
@@ -102,8 +123,17 @@ WITH drawn AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
     SELECT 'message.' || status, session_id, id, '{{}}'::jsonb FROM kept
 )
-SELECT first, CASE WHEN %(count)s::int = 1 THEN {ahead} END FROM drawn
+SELECT drawn.first, line.* FROM drawn
+LEFT JOIN LATERAL (SELECT * FROM ({ahead}) counted(count, until) WHERE %(count)s::int = 1) line ON true
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What stands before a message in its line: `count` messages, of which the first waits `until` then, if it does."""
+
+    count: int
+    until: datetime | None
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -133,19 +163,28 @@ class MessageQuerySet(models.QuerySet["Message"]):
         if drawn is None:
             return False
         for at, message in enumerate(messages):
-            message.seq, message.ahead = drawn[0] + at, drawn[1]
+            message.seq, message.ahead = drawn[0] + at, None if drawn[1] is None else Ahead(*drawn[1:])
             message._state.adding, message._state.db = False, connection.alias
         return True
 
-    def ahead(self, message: "Message") -> int:
-        """How many open messages stand before this one in its line; past 200 an upper bound.
+    def ahead(self, message: "Message") -> Ahead:
+        """What stands before this one in its line; past 200 messages the count is an upper bound.
 
         Raises the errors of django.db.
         """
-        place = {"session": message.session_id, "priority": message.priority, "seq": message.seq}
         with kept_cursor() as cursor:
-            row = cursor.execute(f"SELECT {_AHEAD.format(seq='%(seq)s::bigint')}", place, prepare=True).fetchone()
-        return int(row[0]) if row else 0
+            row = cursor.execute(_AHEAD.format(seq="%(seq)s::bigint"), _place(message), prepare=True).fetchone()
+        return Ahead(*row) if row else Ahead(0, None)
+
+    def recipients_until(self, message: "Message", wait_ms: int, now: datetime) -> datetime | None:
+        """Until when it waits at least where each recipient is written to every `wait_ms`, by those up to it.
+
+        None when it stands in no line. Raises the errors of django.db.
+        """
+        asked = _place(message) | {"wait_ms": wait_ms, "now": now}
+        with kept_cursor() as cursor:
+            row = cursor.execute(_RECIPIENTS, asked, prepare=True).fetchone()
+        return row[0] if row else None
 
     def counted_by_batch(self, batch_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
         """How many messages of each batch are in which status, in one look into one index."""
@@ -214,8 +253,8 @@ class Message(models.Model):
     read_at = models.DateTimeField(_("read"), null=True, blank=True)
     failed_at = models.DateTimeField(_("failed"), null=True, blank=True)
 
-    # How many stood before it when it was appended, by itself; None where nobody has counted.
-    ahead: int | None = None
+    # What stood before it when it was appended, by itself; None where nobody has looked.
+    ahead: Ahead | None = None
 
     objects = MessageQuerySet.as_manager()
 
@@ -323,6 +362,10 @@ def columns_of_new(**given: str) -> tuple[str, str]:
 def row_of_new() -> str:
     """A new message of nobody as JSON, by its columns."""
     return _json({column: _blank()[name] for name, column in _columns()})
+
+
+def _place(message: Message) -> dict[str, int]:
+    return {"session": message.session_id, "priority": message.priority, "seq": message.seq}
 
 
 def _rows(messages: Sequence[Message]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

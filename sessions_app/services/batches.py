@@ -61,10 +61,10 @@ def estimated_done_at(batch: Batch, now: datetime) -> datetime | None:
     if last is None and scheduled is None:
         return None
     # As for the first in the line when all of it is only scheduled: it says whether the session sends at all.
-    at = send_time(last.session if last else batch.session, messages.position(last) if last else 1, now)
+    at = messages.outlook(last, now)[1] if last else send_time(batch.session, 1, now)
     if at is None:
         return None
-    return max(each for each in (at if last else None, last and last.next_attempt_at, scheduled) if each)
+    return max(each for each in (at if last else None, scheduled) if each)
 
 
 @dataclass(frozen=True, slots=True)

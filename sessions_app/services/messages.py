@@ -29,11 +29,12 @@ from sessions_app.models import (
     Status,
     new_id,
 )
-from sessions_app.models.message import built
+from sessions_app.models.message import Ahead, built
 from sessions_app.queues import mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.services import audit
 from sessions_app.services.audit import Actor
+from sessions_app.services.estimates import message_time
 
 log = logging.getLogger(__name__)
 
@@ -179,14 +180,18 @@ def _successors(messages: Sequence[Message]) -> dict[uuid.UUID, str]:
 
 def position(message: Message) -> int:
     """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
-    return Message.objects.ahead(message) + 1 if message.status in OPEN else 0
+    return Message.objects.ahead(message).count + 1 if message.status in OPEN else 0
 
 
-def estimated_send_at(session: Session, place: int, now: datetime) -> datetime | None:
-    """When a message at `place` goes at the session's present pace; None while the session does not send."""
-    from sessions_app.services.estimates import send_time
+def outlook(message: Message, now: datetime, *, ahead: Ahead | None = None) -> tuple[int, datetime | None]:
+    """Its position, and when it goes at the earliest at its session's present pace; None while that does not send.
 
-    return send_time(session, place, now)
+    `ahead` is what stands before it, where that was looked up just now.
+    """
+    if message.status not in OPEN:
+        return 0, None
+    ahead = ahead or Message.objects.ahead(message)
+    return ahead.count + 1, message_time(message, ahead, now)
 
 
 def get(message_id: uuid.UUID) -> Message:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from sessions_app.exceptions import QueueUnavailable
@@ -51,9 +51,11 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
     rows = (
         Message.objects.filter(status__in=OPEN, session__in=ids)
         .values("session_id")
-        .annotate(depth=Count("pk"), oldest=Min("queued_at"))
+        .annotate(depth=Count("pk"), oldest=Min("queued_at"), until=Max("next_attempt_at"))
     )
-    lines: dict[int, tuple[int, datetime | None]] = {row["session_id"]: (row["depth"], row["oldest"]) for row in rows}
+    lines: dict[int, tuple[int, datetime | None, datetime | None]] = {
+        row["session_id"]: (row["depth"], row["oldest"], row["until"]) for row in rows
+    }
     flights = dict(
         InFlight.objects.filter(session__in=ids).values_list("session_id").annotate(Count("token")).order_by()
     )
@@ -63,7 +65,7 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
         due = [None] * len(sessions)
     found = []
     for session, score in zip(sessions, due, strict=True):
-        depth, oldest = lines.get(session.pk, (0, None))
+        depth, oldest, until = lines.get(session.pk, (0, None, None))
         found.append(
             QueueView(
                 queue=session.queue_name,
@@ -73,7 +75,8 @@ def views(sessions: Sequence[Session]) -> list[QueueView]:
                 in_flight=flights.get(session.pk, 0),
                 oldest_queued_at=oldest,
                 next_due_at=None if score is None else datetime.fromtimestamp(score, UTC),
-                estimated_done_at=send_time(session, depth, now) if depth else None,
+                # Only the first in a line is ever tried, so that what waits for its retry stood there, and may again.
+                estimated_done_at=send_time(session, depth, now, line_until=until) if depth else None,
             )
         )
     return found

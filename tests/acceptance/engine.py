@@ -1,6 +1,7 @@
 """An engine whose ledger is not in the database: WAHA's simulator, which outlives every worker that a test kills."""
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -76,3 +77,14 @@ class OneByOne:
             return answer
         finally:
             self._here[name] -= 1
+
+
+class Clocked:
+    """A behaviour: note when each message came."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+
+    async def __call__(self, stub: WahaStub, request: web.Request) -> web.StreamResponse:
+        self.times.setdefault((await request.json())["session"], []).append(time.monotonic())
+        return await waha_stub.healthy(stub, request)

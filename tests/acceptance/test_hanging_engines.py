@@ -2,33 +2,19 @@
 
 import itertools
 import statistics
-import time
 
 import pytest
-from aiohttp import web
 
 from sessions_app.models import Status
 from sessions_app.services.pacing import Pacing
 from tests import waha_stub
-from tests.acceptance.engine import Engine
+from tests.acceptance.engine import Clocked, Engine
 from tests.acceptance.stack import Stack
 from tests.processes import wait_until
-from tests.waha_stub import WahaStub
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), pytest.mark.fault(24)]
 
 PACE_SECONDS = 0.5
-
-
-class Clocked:
-    """A behaviour: note when each message came."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, list[float]] = {}
-
-    async def __call__(self, stub: WahaStub, request: web.Request) -> web.StreamResponse:
-        self.times.setdefault((await request.json())["session"], []).append(time.monotonic())
-        return await waha_stub.healthy(stub, request)
 
 
 @pytest.mark.parametrize("hanging", [1, 100])

@@ -55,6 +55,7 @@ def send_webhook(port: int, body: bytes, hmac: str) -> int:
         connection.close()
 
 
+@pytest.mark.fault(20)
 def test_a_webhook_resolves_it_and_the_held_session_goes_on(
     stack: Stack, waha: WahaStub, process: Callable[..., Process]
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_webhook_resolves_it_and_the_held_session_goes_on(
     assert Event.objects.filter(kind="message.resolved").count() == 1
 
 
+@pytest.mark.fault(20)
 def test_a_look_up_finds_it_and_the_held_session_goes_on(stack: Stack, waha: WahaStub) -> None:
     failing_once(waha, waha_stub.resetting)
     session = waha_session(base_url=waha.url, on_uncertain=OnUncertain.HOLD_SESSION)
@@ -89,6 +91,7 @@ def test_a_look_up_finds_it_and_the_held_session_goes_on(stack: Stack, waha: Wah
     assert hold_of(session) == ""
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("how", "answers"), [(waha_stub.resetting, ["found"]), (waha_stub.resetting_unread, ["not_found", "not_found"])]
 )

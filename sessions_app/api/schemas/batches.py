@@ -62,7 +62,8 @@ class BatchAccepted(BaseModel):
     accepted: int = Field(description="How many messages are kept; 0 when no entry fits.")
     rejected: list[Rejected]
     estimated_done_at: UtcTime | None = Field(
-        description="When the last of them goes. null while its session does not send, and past a year."
+        description="When the last of them goes at the earliest, as `estimated_send_at` says of it. null while its "
+        "session does not send, and past a year."
     )
 
 
@@ -98,7 +99,9 @@ class BatchOut(BaseModel):
     counts: Counts
     cancelled_at: UtcTime | None = Field(description="When its rest was cancelled for the first time.")
     estimated_done_at: UtcTime | None = Field(
-        None, description="null when nothing waits, while its session does not send, past a year, and in lists."
+        None,
+        description="When the last of them goes at the earliest, as `estimated_send_at` says of it. null when nothing "
+        "waits, while its session does not send, past a year, and in lists.",
     )
 
     @classmethod

@@ -38,6 +38,10 @@ StatusName = Literal[
     "orphaned",
 ]
 
+_ESTIMATE = (
+    "The earliest as things stand: by pace (the middle of its interval), caps, quiet hours, the retry that the first "
+    "in the line waits for, and `per_recipient_ms` for the 200 messages up to this one."
+)
 _TEXT_LENGTH = 65_536
 _METADATA_BYTES = 8 * 1024
 _TEMPLATE_BYTES = 64 * 1024
@@ -195,7 +199,9 @@ class Submitted(BaseModel):
     to: str = Field(examples=["1234567890"])
     status: StatusName = Field(examples=["queued"])
     position: int | None = Field(description="1 is next; past 200 an upper bound. null while it is only scheduled.")
-    estimated_send_at: UtcTime | None = Field(description="null while its session does not send, and past a year.")
+    estimated_send_at: UtcTime | None = Field(
+        description=f"{_ESTIMATE} null while its session does not send, and past a year."
+    )
     created_at: UtcTime
 
     @classmethod
@@ -258,7 +264,7 @@ class MessageOut(BaseModel):
     scheduled_at: UtcTime | None
     expires_at: UtcTime | None
     estimated_send_at: UtcTime | None = Field(
-        None, description="null while its session does not send, past a year, and in lists."
+        None, description=f"{_ESTIMATE} null while its session does not send, past a year, and in lists."
     )
     provider_id: str | None = Field(description="The engine's id of it.")
     error: MessageError | None

@@ -21,7 +21,11 @@ class QueueOut(BaseModel):
     in_flight: int = Field(examples=[0])
     oldest_queued_at: UtcTime | None
     next_due_at: UtcTime | None = Field(description="null when there is nothing to do, and while Redis is away.")
-    estimated_done_at: UtcTime | None = Field(description="null for an empty queue, and while it does not move.")
+    estimated_done_at: UtcTime | None = Field(
+        description="When the last message goes at the earliest, as things stand: by pace (the middle of its "
+        "interval), caps, quiet hours and retries; `per_recipient_ms` is not counted. null for an empty queue, while "
+        "it does not move, and past a year."
+    )
 
     @classmethod
     def of(cls, view: QueueView) -> "QueueOut":

@@ -29,6 +29,10 @@ ObservedStateName = Literal["stopped", "starting", "needs_pairing", "working", "
 OnUncertainName = Literal["hold", "hold_session", "resend"]
 
 _CONFIG_BYTES = 16 * 1024
+_WINDOWS = (
+    "Counted in windows of that length: each begins with the first message sent in it, the next one with the first "
+    "message after its end. So up to twice the cap may go within that length across the border of two windows."
+)
 
 
 def _name(text: str) -> str:
@@ -54,8 +58,8 @@ class PacingIn(RequestBody):
     min_interval_ms: WholeNumber = optional(description="The least wait between two messages.")
     max_interval_ms: WholeNumber = optional(description="The longest; the wait is random between the two.")
     per_recipient_ms: WholeNumber = optional(description="The least wait between two messages to one phone.")
-    hourly_cap: WholeNumber = optional(description="Messages an hour, at most.")
-    daily_cap: WholeNumber = optional(description="Messages a day, at most.")
+    hourly_cap: WholeNumber = optional(description=f"Messages in an hour, at most. {_WINDOWS}")
+    daily_cap: WholeNumber = optional(description=f"Messages in a day (24 hours), at most. {_WINDOWS}")
     quiet_hours: QuietHours | None = optional(description="null for none.")
 
     def over(self, present: Pacing) -> Pacing:
