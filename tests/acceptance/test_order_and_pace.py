@@ -8,7 +8,7 @@ import redis
 from aiohttp import web
 
 from sessions_app.models import Attempt, Priority, Session, Status
-from sessions_app.queues import keys
+from sessions_app.queues import keys, mirror
 from sessions_app.services.pacing import Pacing
 from tests import waha_stub
 from tests.acceptance.engine import Engine, Gate
@@ -52,7 +52,13 @@ def test_what_the_engine_refuses_for_now_is_overtaken_by_nothing_while_it_waits(
     served = [engine.session(f"s{number}") for number in range(8)]
     for session in served:
         stack.submit(session, range(6))
-    stack.wait_for(48, Status.SENT, within_s=120)
+
+    def are_sent() -> bool:
+        """Have all sessions looked at now, whatever they wait for, and say whether all is sent."""
+        mirror.signal([session.name for session in served])
+        return stack.count(Status.SENT) == 48
+
+    wait_until(are_sent, 120, "all are sent")
     for session in served:
         assert engine.ledger(session) == list(range(6))
         tries = [int(sent.text) for sent in engine.arrived if sent.body["session"] == session.name]
@@ -170,7 +176,8 @@ def test_a_pace_that_is_changed_holds_from_the_next_message_on(stack: Stack) -> 
     assert min(stack.gaps(slow)) >= 0.2
     later = lambda: [at for at in stack.handed_over_at(quick) if at > changed_at]  # noqa: E731
     wait_until(lambda: len(later()) > 2, 60, "the other goes on, slower")
-    # From the first message that was sent at the new pace on.
+    # From the first message after the change on: a change ends the wait that was under way, so that the gap before it
+    # is not held to either pace.
     assert min(seconds_between(later())) >= 2.0
     for session in (slow, quick):
         stack.assert_in_order_and_once(session, len(stack.ledger(session)))
