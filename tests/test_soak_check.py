@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.soak import check, report
-from tests.soak.facts import Answer, Attempt, Entry, Facts, Pause, Promise, Row
+from tests.soak.facts import NOT_CONNECTED, Answer, Attempt, Entry, Facts, Pause, Promise, Row
 
 _SEND_SECONDS = 8.0
 
@@ -125,6 +125,19 @@ def _scheduled_overtaken_after_it_came_due(case: Case) -> None:
     case.row("b", is_scheduled=True, queued_at=90.0)
 
 
+def _sooner_than_its_pace(case: Case) -> None:
+    case.facts.paces["s"] = 1.2
+
+
+def _tried_again_sooner_than_its_pace(case: Case) -> None:
+    case.facts.paces["s"] = 0.9
+    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
+    case.arrives("b", 101.5)
+    case.entry("c").arrived_at, case.entry("c").ended_at = 102.5, 102.6
+    case.fenced("b", (100.9, "retry"), (101.4, "sent"))
+    case.fenced("c", (102.4, "sent"))
+
+
 def _places_in_another_order(case: Case) -> None:
     case.facts.promises[0].number, case.facts.promises[1].number = 1, 0
 
@@ -155,6 +168,7 @@ _BROKEN: list[tuple[str, Callable[[Case], None]]] = [
     ("overlap", _before_the_answer), ("overlap", _while_the_one_before_hangs),
     ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),
     ("order", _scheduled_overtaken_after_it_came_due),
+    ("pace", _sooner_than_its_pace), ("pace", _tried_again_sooner_than_its_pace),
     ("place", _places_in_another_order),
     ("paused", _while_paused),
     ("untold", _uncertain_without_a_word), ("untold", _failed_without_a_word),
@@ -227,6 +241,22 @@ def test_high_priority_goes_before_only_once_it_was_accepted() -> None:
     case.row("c", priority=0)
     case.facts.promises[2].accepted_at = 101.5
     assert case.found() == set()
+
+
+def test_a_pace_counts_from_the_last_hand_over_that_met_a_link() -> None:
+    case = Case()
+    case.facts.paces["s"] = 0.95
+    assert case.found() == set()
+    down = case.arrives("c", 101.96, Answer.REFUSED, said=NOT_CONNECTED, ended_at=101.97)
+    case.fenced("c", (101.95, "held"), (101.99, "sent"))
+    assert case.found() == set()
+    # Any other refusal has troubled the engine.
+    down.said = "429"
+    assert case.found() == {"pace"}
+    # And without a link, too, it does not come before its time.
+    down.said, down.arrived_at, down.ended_at = NOT_CONNECTED, 101.5, 101.6
+    case.fenced("c", (101.45, "held"), (101.99, "sent"))
+    assert case.found() == {"pace"}
 
 
 def test_what_was_scheduled_is_overtaken_until_it_comes_due() -> None:

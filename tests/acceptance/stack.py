@@ -3,6 +3,7 @@
 import itertools
 import signal
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -17,6 +18,11 @@ from waqueue.embedded import EmbeddedValkey
 
 ACTOR = Actor("the test")
 PHONE = "+51930246633"
+
+
+def seconds_between(times: Iterable[datetime]) -> list[float]:
+    """How long it was from each to the next."""
+    return [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
 
 
 class Stack:
@@ -59,9 +65,10 @@ class Stack:
         config = {key: options.pop(key) for key in ("delay_ms", "fail_rate", "fail_as") if key in options}
         return sessions.create(name=name, config=config, actor=ACTOR, **options)[0]
 
-    def submit(self, session: Session, numbers: Iterable[int]) -> list[Message]:
+    def submit(self, session: Session, numbers: Iterable[int], *, to: str = PHONE, **fields: Any) -> list[Message]:
         """Submit messages whose text is their number."""
-        return messages.submit(session, [messages.Draft(to=PHONE, text=str(number)) for number in numbers])
+        drafts = [messages.Draft(to=to, text=str(number), **fields) for number in numbers]
+        return messages.submit(session, drafts)
 
     def count(self, *statuses: str) -> int:
         """How many messages are in one of these states."""
@@ -75,6 +82,22 @@ class Stack:
         """The numbers that a session handed over, in order."""
         entries = LoopbackEntry.objects.filter(session_name=str(session)).order_by("id")
         return [int(entry.content["text"]) for entry in entries]
+
+    def handed_over_at(self, session: Session | str) -> list[datetime]:
+        """When each of a session's messages was handed over, by PostgreSQL's clock, in order."""
+        entries = LoopbackEntry.objects.filter(session_name=str(session)).order_by("id")
+        return list(entries.values_list("created_at", flat=True))
+
+    def gaps(self, session: Session | str) -> list[float]:
+        """The seconds between a session's hand-overs."""
+        return seconds_between(self.handed_over_at(session))
+
+    def now(self) -> datetime:
+        """What time it is by PostgreSQL's clock."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT clock_timestamp()")
+            row: tuple[datetime] = cursor.fetchone()
+        return row[0]
 
     def assert_in_order_and_once(self, session: Session | str, count: int) -> None:
         """Fail unless 0 to `count` - 1 were each handed over once, in order."""
@@ -91,10 +114,7 @@ class Stack:
 
     def assert_never_two_at_once(self, session: Session | str, delay_ms: int) -> None:
         """Fail if a hand-over began before the one before it can have been answered."""
-        times = (
-            LoopbackEntry.objects.filter(session_name=str(session)).order_by("id").values_list("created_at", flat=True)
-        )
-        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+        gaps = self.gaps(session)
         assert all(gap >= delay_ms / 1000 for gap in gaps), min(gaps)
 
     def cut_database_connections(self) -> None:

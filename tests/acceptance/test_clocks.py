@@ -1,6 +1,5 @@
 """Hosts whose clocks differ by five minutes: order and pace hold, and nothing waits for the difference."""
 
-import itertools
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from sessions_app.models import Deployment, Event, LoopbackEntry, Reconciliation, Status
+from sessions_app.models import Deployment, Event, Reconciliation, Status
 from sessions_app.queues.connection import web_client
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
@@ -78,8 +77,7 @@ def test_order_and_pace_hold_and_nothing_waits_for_the_difference(stack: Stack, 
         stack.assert_in_order_and_once(session, 120)
         stack.assert_never_two_at_once(session, 20)
     stack.assert_in_order_and_once(paced, 20)
-    times = LoopbackEntry.objects.filter(session_name="paced").order_by("id").values_list("created_at", flat=True)
-    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+    gaps = stack.gaps(paced)
     assert min(gaps) >= PACE_MS / 1000
     assert sum(gaps) < 60
     assert not Event.objects.filter(kind="worker.gone").exists()

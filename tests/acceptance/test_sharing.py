@@ -1,10 +1,16 @@
 """Who gets a worker's attention, and which worker's: real processes, more work than they can do at once."""
 
+from datetime import timedelta
+
 import pytest
+import redis
 from django.db.models import Count
 
-from sessions_app.models import Attempt, DesiredState, Message, Session, Status, Worker
+from sessions_app.models import Attempt, DesiredState, Message, Reconciliation, Session, Status, Worker
+from sessions_app.queues import keys
 from sessions_app.services import sessions
+from sessions_app.worker.dispatcher import _GO_ON_SECONDS
+from tests.acceptance.engine import Engine, Gate
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import wait_until
 
@@ -17,20 +23,38 @@ def submitted_in_bulk(stack: Stack, session: Session, count: int) -> None:
         stack.submit(session, range(start, min(start + 2000, count)))
 
 
-def test_a_long_line_delays_anothers_single_message_by_no_more_than_what_is_in_flight(stack: Stack) -> None:
-    long = stack.session("long", desired_state=DesiredState.PAUSED)
-    short = stack.session("short")
-    submitted_in_bulk(stack, long, 6000)
+@pytest.mark.usefixtures("known_redis")
+def test_anothers_single_message_waits_for_no_more_than_one_claim_of_a_long_line(stack: Stack, engine: Engine) -> None:
+    long = engine.session("long", desired_state=DesiredState.PAUSED)
+    short = engine.session("short")
+    submitted_in_bulk(stack, long, 10_000)
     # With one message at once, a session that went on by itself would keep the other one waiting.
     worker = stack.ready_worker(WAQUEUE_CONCURRENCY="1")
+    wait_until(Reconciliation.objects.finished().exists, 60, "the run of its start is over, which would signal")
     sessions.act(long, "resume", actor=ACTOR)
-    for number in range(5):
-        wait_until(lambda done=100 * number: len(stack.ledger(long)) > done, 30, "the long line is served")
+    client = redis.Redis.from_url(stack.redis.url)
+    # Nobody signals the long line any more: its version counts its claims.
+    claims = lambda: int(client.hget(keys.VERSIONS, long.name) or 0)  # noqa: E731
+    between = []
+    for number in range(20_000, 20_005):
+        sent = len(engine.ledger(long))
+        wait_until(lambda done=sent: len(engine.ledger(long)) > done + 20, 30, "the long line is served")
+        gate = engine.on_send = Gate(held=number)
         (single,) = stack.submit(short, [number])
-        newest = Attempt.objects.latest("token").token
-        wait_until(Message.objects.filter(pk=single.pk, status=Status.SENT).exists, 20, "the single one is sent")
-        # Tokens count the attempts that came between.
-        assert Attempt.objects.get(message_id=single.pk).token - newest < 60
+        claims_before, due_at = claims(), stack.now()
+        wait_until(lambda wanted=number: wanted in engine.ledger(short), 30, "the single one is with the engine")
+        # As long as it is there, the worker has no room for another claim.
+        assert claims() - claims_before <= 1
+        fenced_at = Attempt.objects.get(message_id=single.pk).fenced_at
+        ahead = Attempt.objects.filter(session_id=long.pk, fenced_at__gt=due_at, fenced_at__lt=fenced_at)
+        # The claim that was under way goes on for a second at most, with the message that was being decided then; the
+        # other, if the line was given back just before, sends one message, since now another session is due.
+        over_at = due_at + timedelta(seconds=_GO_ON_SECONDS)
+        assert ahead.filter(fenced_at__gt=over_at).count() <= 2
+        between.append(ahead.count())
+        gate.is_open = True
+    # Where nothing stalls, the worker hears of the other session at once, and not at the end of that second.
+    assert sorted(between)[2] <= 10, between
     assert Message.objects.filter(session=long, status=Status.QUEUED).exists()
     assert worker.is_running()
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import redis
 
-from sessions_app.models import DesiredState, Event, InFlight, Message, Session, Status, Worker
+from sessions_app.models import Attempt, DesiredState, Event, InFlight, Message, Session, Status, Worker
 from sessions_app.services import sessions
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import PROJECT, Process, wait_until
@@ -142,14 +142,24 @@ def test_a_limit_of_messages_lets_what_is_in_flight_come_back(stack: Stack) -> N
 
 
 def test_it_obeys_rq_suspend_and_resume(stack: Stack) -> None:
-    session = stack.session("s")
+    busy, late = stack.session("busy", delay_ms=20), stack.session("late")
+    stack.submit(busy, range(2000))
     stack.ready_worker()
+    wait_until(lambda: len(stack.ledger(busy)) > 20, 30, "it sends")
     rq(stack, "suspend")
     wait_until(lambda: "suspended" in rq(stack, "info"), 20, "the worker is shown as suspended")
-    stack.submit(session, range(3))
+    wait_until(lambda: not InFlight.objects.exists(), 20, "what was in flight has landed")
+    sent = len(stack.ledger(busy))
+    stack.submit(late, range(3))
+    for _ in range(2):
+        beat_at = Worker.objects.get().heartbeat_at
+        wait_until(lambda then=beat_at: Worker.objects.get().heartbeat_at > then, 20, "it beats")
+    assert stack.ledger(busy) == list(range(sent))
+    assert sent < 2000 and stack.ledger(late) == []
     rq(stack, "resume")
-    stack.wait_for(3, Status.SENT, within_s=20)
-    stack.assert_in_order_and_once(session, 3)
+    wait_until(lambda: len(stack.ledger(busy)) > sent + 20 and len(stack.ledger(late)) == 3, 30, "both go on")
+    stack.assert_in_order_and_once(busy, len(stack.ledger(busy)))
+    stack.assert_in_order_and_once(late, 3)
 
 
 def test_a_redis_that_is_killed_and_comes_back_loses_nothing(stack: Stack) -> None:
@@ -213,16 +223,25 @@ def test_two_workers_one_of_them_killed_again_and_again_keep_order_and_lose_noth
 
 @pytest.mark.fault("14a")
 def test_a_worker_that_was_frozen_before_its_hand_over_does_not_hand_over_after(stack: Stack) -> None:
-    session = stack.session("s", delay_ms=50)
-    frozen = stack.ready_worker()
-    stack.ready_worker()
-    stack.submit(session, range(200))
-    wait_until(lambda: len(stack.ledger(session)) > 5, 30, "it sends")
+    # So long is each in flight, and so many sessions has each worker: whenever it is frozen, it holds some.
+    served = [stack.session(f"s{number}", delay_ms=500) for number in range(6)]
+    # So long may a send take: whoever is frozen is judged the sooner.
+    hurried = {"WAQUEUE_SEND_SECONDS": "5"}
+    frozen = stack.ready_worker(**hurried)
+    stack.judge(**hurried)
+    for session in served:
+        stack.submit(session, range(30))
+    its_own = Attempt.objects.filter(worker_id=Worker.objects.get(pid=frozen.pid).pk)
+    wait_until(lambda: its_own.filter(outcome="sent").count() > 5, 30, "it sends")
     frozen.send(signal.SIGSTOP)
     try:
-        stack.wait_for(198, Status.SENT, Status.UNCERTAIN, within_s=180)
+        stack.wait_for(180, Status.SENT, Status.UNCERTAIN, within_s=180)
+        assert its_own.filter(outcome="uncertain").exists(), "it held nothing"
     finally:
         frozen.send(signal.SIGCONT)
-    stack.wait_for(200, Status.SENT, Status.UNCERTAIN, within_s=60)
-    stack.assert_in_order_and_only_the_uncertain_missing(session, 200)
-    stack.assert_never_two_at_once(session, 50)
+    thawed_at = stack.now()
+    wait_until(Worker.objects.filter(pid=frozen.pid, heartbeat_at__gt=thawed_at).exists, 30, "it beats again")
+    wait_until(lambda: not its_own.filter(outcome="").exists(), 30, "it has nothing left to say")
+    for session in served:
+        stack.assert_in_order_and_only_the_uncertain_missing(session, 30)
+        stack.assert_never_two_at_once(session, 500)

@@ -68,6 +68,9 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
     acts = plan.make(given.seed, seconds)
     names = [f"s{number:03d}" for number in range(given.sessions)]
     policies = {name: _POLICIES[at % len(_POLICIES)] for at, name in enumerate(names)}
+    # WAHA's own pace is a minute a message: most go without any, some of those that have little to send with one.
+    paced = [at for at in range(len(names)) if at > len(names) / 2 and at % 5 == 4]
+    paces = {names[at]: _PACES[at % len(_PACES)] for at in paced}
     engine = Engine(given.seed)
     with contextlib.ExitStack() as at_the_end:
         at_the_end.callback(engine.stop)
@@ -76,7 +79,7 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         at_the_end.callback(stage.close)
         web = Web(stage.port, stage.start())
         wait_until(web.is_up, 60, "the web server answers")
-        _make_sessions(web, engine, policies)
+        _make_sessions(web, engine, policies, paces)
         traffic, person = Traffic(web, names, given.seed), Person(web, engine, policies, given.seed)
         monkey = Monkey(stage, engine, [names[at :: plan.GROUPS] for at in range(plan.GROUPS)], say)
         traffic.start()
@@ -96,6 +99,7 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         remains += aftermath.end_processes(stage)
         facts = Facts(
             SEND_SECONDS, list(traffic.promises), list(engine.entries), aftermath.read_rows(stage), policies,
+            {name: least / 1000 for name, (least, _) in paces.items()},
             person.resent, person.given_up, person.retried, person.pauses, remains,
         )  # fmt: skip
         found = check.violations(facts)
@@ -106,11 +110,9 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         return {"seed": given.seed, "minutes": given.minutes} | told | logged | report.summary(facts, found), not found
 
 
-def _make_sessions(web: Web, engine: Engine, policies: dict[str, str]) -> None:
-    for at, (name, policy) in enumerate(policies.items()):
-        # WAHA's own pace is a minute a message: most go without any, some of those that have little to send with one.
-        is_paced = at > len(policies) / 2 and at % 5 == 4
-        least, most = _PACES[at % len(_PACES)] if is_paced else (0, 0)
+def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: dict[str, tuple[int, int]]) -> None:
+    for name, policy in policies.items():
+        least, most = paces.get(name, (0, 0))
         reply = web.call(
             "POST",
             "/sessions",

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from tests.soak.facts import Answer, Attempt, Entry, Facts, Promise, Row, Violation
+from tests.soak.facts import NOT_CONNECTED, Answer, Attempt, Entry, Facts, Promise, Row, Violation
 
 SENT = ("sent", "delivered", "read")
 ENDED = (*SENT, "failed", "cancelled", "expired", "uncertain")
@@ -151,6 +151,22 @@ def _in_line_since(index: _Index, row: Row) -> float | None:
     return promise.accepted_at if promise else None
 
 
+def _pace(index: _Index) -> Iterator[Violation]:
+    """A session with a pace troubles its engine no sooner than that after the last time."""
+    for session, least in index.facts.paces.items():
+        last: Entry | None = None
+        for entry in index.by_session[session]:
+            gap = entry.arrived_at - last.arrived_at if last else least
+            if last is not None and gap < least - _MOMENT:
+                yield Violation(
+                    "pace", f"{entry.text} arrived {gap:.3f} s after {last.text}, and not {least:g} s", session,
+                    (last.text, entry.text),
+                )  # fmt: skip
+            # Whatever came of it begins a wait, but for a link that was down: no one was sent anything.
+            if (entry.answer, entry.said) != (Answer.REFUSED, NOT_CONNECTED):
+                last = entry
+
+
 def _places(index: _Index) -> Iterator[Violation]:
     """A client that waits for each 202 finds its messages in that order."""
     handed_in: defaultdict[str, list[Promise]] = defaultdict(list)
@@ -187,8 +203,9 @@ def _of(what: Row | Promise, kind: str, why: str) -> Violation:
 
 
 _LOOKS: tuple[Callable[[_Index], Iterator[Violation]], ...] = (
-    _lost, _doubled, _twice, _untrue, _unpromised, _overlaps, _order, _places, _paused, _untold,
+    _lost, _doubled, _twice, _untrue, _unpromised, _overlaps, _order, _pace, _places, _paused, _untold,
 )  # fmt: skip
 KINDS = (
-    "lost", "doubled", "twice", "untrue", "unpromised", "overlap", "order", "place", "paused", "untold", "remains",
+    "lost", "doubled", "twice", "untrue", "unpromised", "overlap", "order", "pace", "place", "paused", "untold",
+    "remains",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from aiohttp import web
 
-from tests.soak.facts import Answer, Entry
+from tests.soak.facts import NOT_CONNECTED, Answer, Entry
 from tests.waha_stub import WORKING, Sent, WahaStub, accepted, wrong_state
 
 KEY = "k3y-0f-the-soaks-engine"
@@ -80,7 +80,7 @@ class Engine:
 
     async def _answer(self, entry: Entry, request: web.Request, chat: str) -> web.StreamResponse:
         if self._stub.sessions.get(entry.session) != WORKING:
-            return _refusal(entry, 422, wrong_state(entry.session, _DISCONNECTED))
+            return _refusal(entry, int(NOT_CONNECTED), wrong_state(entry.session, _DISCONNECTED))
         self._came[entry.text] += 1
         number = int.from_bytes(
             hashlib.sha256(f"{self._seed} {entry.text} {self._came[entry.text]}".encode()).digest()[:4], "big"

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# What an engine says of a refusal when the session's link is down.
+NOT_CONNECTED = "422"
+
 
 class Answer(StrEnum):
     """What the engine said to one hand-over."""
@@ -85,6 +88,8 @@ class Facts:
     entries: list[Entry] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     policies: dict[str, str] = field(default_factory=dict)
+    # The least wait between two hand-overs of a session, in seconds, where it has one. It never changes.
+    paces: dict[str, float] = field(default_factory=dict)
     # Messages by id. Uncertain ones that the person had sent again, or gave up; failed ones that it had tried again.
     resent_by_person: set[str] = field(default_factory=set)
     given_up_by_person: set[str] = field(default_factory=set)
