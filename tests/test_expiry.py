@@ -46,9 +46,11 @@ def let_expire(*made: Message) -> None:
 
 def expire_all() -> int:
     total = 0
-    while count := expire():
+    for _ in range(100):
+        if not (count := expire()):
+            return total
         total += count
-    return total
+    raise AssertionError("what has expired expires again and again")
 
 
 # The head of a line.
@@ -194,7 +196,7 @@ def test_those_that_expire_are_found_by_an_index_in_which_no_other_stands(redis_
     submit(session, *["text"] * 50)
     let_expire(*submit(session, "one"))
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off" if connection.in_atomic_block else "SET enable_seqscan = off")
+        cursor.execute("SET enable_seqscan = off")
         try:
             cursor.execute(f"EXPLAIN {expiry._OVER}", [500])
             plan = "\n".join(row[0] for row in cursor.fetchall())
