@@ -89,6 +89,11 @@ def _called_cancelled_though_taken(case: Case) -> None:
     case.row("b", status="cancelled")
 
 
+def _called_expired_though_taken_before_its_resend(case: Case) -> None:
+    case.facts.policies["s"] = "resend"
+    case.row("b", status="expired", resends=1)
+
+
 def _never_handed_in(case: Case) -> None:
     case.facts.entries.append(Entry("s", "orphan-0", 110.0, True, 110.1, Answer.ACCEPTED))
 
@@ -164,6 +169,7 @@ _BROKEN: list[tuple[str, Callable[[Case], None]]] = [
     ("doubled", _two_rows),
     ("twice", _sent_again), ("twice", _sent_again_after_an_unclear_answer), ("twice", _resent_though_the_session_holds),
     ("untrue", _called_failed_though_taken), ("untrue", _called_cancelled_though_taken),
+    ("untrue", _called_expired_though_taken_before_its_resend),
     ("unpromised", _never_handed_in), ("unpromised", _through_another_session),
     ("overlap", _before_the_answer), ("overlap", _while_the_one_before_hangs),
     ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),

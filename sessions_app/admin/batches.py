@@ -42,7 +42,8 @@ CANCEL = Act(
     question=ngettext_lazy("Cancel the rest of %d batch?", "Cancel the rest of %d batches?"),
     report=ngettext_lazy("The rest of %d batch was cancelled.", "The rest of %d batches was cancelled."),
     effect=gettext_lazy(
-        "What is queued or scheduled is never sent. It cannot be undone. What is on its way already is not touched."
+        "What is queued or scheduled is never sent. It cannot be undone. What is on its way already is not touched. "
+        "What waits to be sent again because nobody knows whether it arrived becomes uncertain instead."
     ),
     fits=Q(Exists(Message.objects.filter(batch_id=OuterRef("pk"), status__in=_WAITING))),
     is_grave=True,

@@ -35,7 +35,8 @@ CANCEL = Act(
     question=ngettext_lazy("Cancel %d message?", "Cancel %d messages?"),
     report=ngettext_lazy("%d message was cancelled.", "%d messages were cancelled."),
     effect=_(
-        "What is queued or scheduled is never sent. It cannot be undone. What is on its way already is not touched."
+        "What is queued or scheduled is never sent. It cannot be undone. What is on its way already is not touched. "
+        "What waits to be sent again because nobody knows whether it arrived becomes uncertain instead."
     ),
     fits=Q(status__in=(Status.QUEUED, Status.SCHEDULED)),
     is_grave=True,

@@ -105,7 +105,8 @@ def get(request: ApiRequest, batch_id: BatchId) -> BatchOut:
     response=BatchCancelled,
     summary="Cancel the rest of a batch",
     description="Cancels what is queued or scheduled. What was sent, or is on its way, is not touched. Asked again, it "
-    "cancels what there is by then, so that it can be repeated.",
+    "cancels what there is by then, so that it can be repeated. What waits to be sent again by its session's policy "
+    "becomes `uncertain` instead, and counts as `not_cancelled`.",
     operation_id="cancel_batch",
 )
 def cancel(request: ApiRequest, batch_id: BatchId) -> BatchCancelled:

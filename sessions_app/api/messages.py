@@ -102,7 +102,8 @@ def get(request: ApiRequest, message_id: MessageId) -> MessageDetail:
     auth=needs(Scope.SEND),
     response=_CHANGED,
     summary="Cancel a message",
-    description="Only one that is queued or scheduled; 409 `wrong_state` says in `state` what it is.",
+    description="Only one that is queued or scheduled; 409 `wrong_state` says in `state` what it is. One that waits to "
+    "be sent again by its session's policy becomes `uncertain` instead: an earlier attempt may have arrived.",
     operation_id="cancel_message",
 )
 def cancel(request: ApiRequest, message_id: MessageId) -> MessageDetail:

@@ -1,7 +1,15 @@
 """The rows of waqueue. One file per aggregate; PostgreSQL is the truth."""
 
 from sessions_app.models.api_key import ApiKey, Scope
-from sessions_app.models.attempt import NEWEST_TOKEN, TOKEN_SEQUENCE, Attempt, InFlight, Outcome
+from sessions_app.models.attempt import (
+    IN_DOUBT,
+    MAY_HAVE_ARRIVED,
+    NEWEST_TOKEN,
+    TOKEN_SEQUENCE,
+    Attempt,
+    InFlight,
+    Outcome,
+)
 from sessions_app.models.audit import AuditEntry
 from sessions_app.models.batch import Batch, BatchState
 from sessions_app.models.deployment import Deployment
@@ -50,6 +58,8 @@ __all__ = [
     "FAILED_ACTION",
     "FINAL",
     "FINISHED",
+    "IN_DOUBT",
+    "MAY_HAVE_ARRIVED",
     "NEWEST_TOKEN",
     "NOTES",
     "OPEN",

@@ -15,6 +15,19 @@ NEWEST_TOKEN = """
 SELECT greatest((SELECT max(token) FROM wa_attempt), (SELECT max(known_token) FROM wa_deployment), 0)
 """  # noqa: S105 (a statement, not a secret)
 
+# Whether a message `m` that its policy sends again may have arrived: an attempt ended uncertain, was not refused later,
+# and no person, who would have known of it, has decided since. For others it costs a look at the row in hand.
+IN_DOUBT = """
+CASE WHEN m.resends > 0 THEN (
+    SELECT count(*) > 0 FROM wa_attempt doubted
+    WHERE doubted.message_id = m.id AND doubted.outcome = 'uncertain' AND doubted.late_outcome IN ('', 'sent')
+      AND doubted.finished_at > coalesce(
+          (SELECT max(created_at) FROM wa_event WHERE message_id = m.id AND kind = 'message.resolved'), '-infinity')
+) ELSE false END
+"""
+# What is said of it when it ends, beside how.
+MAY_HAVE_ARRIVED = "an earlier attempt may have arrived"
+
 
 class Outcome(models.TextChoices):
     """What came of an attempt. Empty while it is under way."""

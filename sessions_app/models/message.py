@@ -275,6 +275,12 @@ class Message(models.Model):
         indexes = [
             # Promotion: what was scheduled and has come due.
             models.Index(fields=["scheduled_at"], condition=Q(status=Status.SCHEDULED), name="wa_message_scheduled"),
+            # Expiry: what waits and has an end.
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(status=Status.QUEUED, expires_at__isnull=False),
+                name="wa_message_expires",
+            ),
             # The worklist and the lists of what needs a person.
             models.Index(
                 fields=["status", "id"],

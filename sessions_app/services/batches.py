@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from sessions_app import crash_points
 from sessions_app.exceptions import BatchNotFound, QueueUnavailable
-from sessions_app.models import Batch, Event, EventKind, Message, Session, SessionCounter, Status
+from sessions_app.models import Batch, Message, Session, SessionCounter, Status
 from sessions_app.queues import mirror
-from sessions_app.services import audit, messages
+from sessions_app.services import audit, endings, messages
 from sessions_app.services.audit import Actor
 from sessions_app.services.estimates import send_time
 from sessions_app.services.messages import Draft
@@ -69,7 +69,10 @@ def estimated_done_at(batch: Batch, now: datetime) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancel did. `left_alone` are those of the batch that were sent, are on their way or ended otherwise."""
+    """What a cancel did. `left_alone` are those of the batch that were sent, are on their way or ended otherwise.
+
+    Among the latter are those that waited to be sent again by policy, and are uncertain now.
+    """
 
     cancelled: int
     left_alone: int
@@ -99,42 +102,43 @@ def _cancel_in(session: Session, batch_id: uuid.UUID, actor: Actor) -> int:
     done = 0
     try:
         while part := _cancel_part(session, batch_id, actor):
-            done += len(part)
+            rows, doubted = part
+            done += len(rows) - len(doubted)
             # What was only scheduled has no job.
-            jobs |= {(priority, seq): pk for pk, status, priority, seq in part if status == Status.QUEUED}
+            jobs |= {(priority, seq): pk for pk, status, priority, seq in rows if status == Status.QUEUED}
     finally:
         # Also of what was done before something failed.
-        if done:
+        if done or jobs:
             audit.record(actor, "cancel batch", str(batch_id), count=done, session=session.name)
             log.info("batch %s: %d messages of %s cancelled by %s", batch_id, done, session.name, actor.label)
             transaction.on_commit(lambda: _take_out(session.name, [jobs[place] for place in sorted(jobs)]))
     return done
 
 
-_CANCEL = """
-WITH unsent AS MATERIALIZED (
-    SELECT id, status FROM wa_message
-    WHERE batch_id = %s AND session_id = %s AND status IN ('queued', 'scheduled')
-    ORDER BY id DESC LIMIT %s FOR UPDATE
-)
-UPDATE wa_message m SET status = 'cancelled', next_attempt_at = NULL FROM unsent WHERE m.id = unsent.id
-RETURNING m.id, unsent.status, m.priority, m.seq
+_UNSENT = """
+SELECT id, status, priority, seq FROM wa_message
+WHERE batch_id = %s AND session_id = %s AND status IN ('queued', 'scheduled')
+ORDER BY id DESC LIMIT %s FOR UPDATE
 """
+_Row = tuple[uuid.UUID, str, int, int]
 
 
-def _cancel_part(session: Session, batch_id: uuid.UUID, actor: Actor) -> list[tuple[uuid.UUID, str, int, int]]:
-    """Cancel up to CHUNK messages and commit it; return their ids, what they were, and their places."""
+def _cancel_part(session: Session, batch_id: uuid.UUID, actor: Actor) -> tuple[list[_Row], set[uuid.UUID]] | None:
+    """Cancel up to CHUNK messages and commit it; None when there are none.
+
+    Otherwise their ids, what they were, and their places; and which of them are uncertain instead.
+    """
     with transaction.atomic():
         # Before the rows, as submitting and deleting take it: two that lock many rows never wait for one another.
         SessionCounter.draw(session.pk, 0)
         with connection.cursor() as cursor:
-            cursor.execute(_CANCEL, [batch_id, session.pk, CHUNK])
-            rows: list[tuple[uuid.UUID, str, int, int]] = cursor.fetchall()
+            cursor.execute(_UNSENT, [batch_id, session.pk, CHUNK])
+            rows: list[_Row] = cursor.fetchall()
+        doubted = endings.end([row[0] for row in rows], Status.CANCELLED, by=actor.label)
         if rows:
-            Event.objects.tell(EventKind.MESSAGE_CANCELLED, session.pk, [row[0] for row in rows], by=actor.label)
             Batch.objects.filter(pk=batch_id, cancelled_at=None).update(cancelled_at=timezone.now())
     crash_points.reach("cancel batch: part committed")
-    return rows
+    return (rows, doubted) if rows else None
 
 
 def _take_out(session_name: str, jobs: list[uuid.UUID]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import Case, F, When
 from django.utils import timezone
 
 from sessions_app import crash_points
@@ -32,7 +32,7 @@ from sessions_app.models import (
 from sessions_app.models.message import Ahead, built
 from sessions_app.queues import mirror
 from sessions_app.queues.connection import upkeep_client
-from sessions_app.services import audit
+from sessions_app.services import audit, endings
 from sessions_app.services.audit import Actor
 from sessions_app.services.estimates import message_time
 
@@ -203,13 +203,17 @@ def get(message_id: uuid.UUID) -> Message:
 
 
 def cancel(message_id: uuid.UUID, *, actor: Actor) -> Message:
-    """Cancel a message that is not on its way yet. Raises WrongState, MessageNotFound."""
+    """Cancel a message that is not on its way yet. Raises WrongState, MessageNotFound.
+
+    One that waits to be sent again by policy is uncertain then: an earlier attempt may have arrived.
+    """
+    allowed = (Status.QUEUED, Status.SCHEDULED)
     with transaction.atomic():
-        _transition(
-            message_id, (Status.QUEUED, Status.SCHEDULED), "cancelled", status=Status.CANCELLED, next_attempt_at=None
-        )
+        if not Message.objects.select_for_update().filter(pk=message_id, status__in=allowed):
+            raise _wrong_state(message_id, allowed, "cancelled")
+        endings.end([message_id], Status.CANCELLED, by=actor.label)
         message = get(message_id)
-        _record(message, EventKind.MESSAGE_CANCELLED, actor, "cancel message")
+        audit.record(actor, "cancel message", str(message.pk))
         transaction.on_commit(lambda: take_out(message))
     return message
 
@@ -249,6 +253,8 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
             "queued_at": now,
             "next_attempt_at": None,
             "resends": F("resends") + 1,
+            # Whoever has it sent after its end wants it sent all the same, as with a retry.
+            "expires_at": Case(When(expires_at__gt=now, then=F("expires_at"))),
             "max_attempts": F("attempts") + settings.WAQUEUE_MAX_ATTEMPTS,
         },
     }
@@ -292,8 +298,12 @@ def _transition(message_id: uuid.UUID, allowed: tuple[Status, ...], done: str, *
     """Change the row if it is in one of `allowed`; zero rows mean that somebody else was first."""
     if Message.objects.filter(pk=message_id, status__in=allowed).update(**changes):
         return
+    raise _wrong_state(message_id, allowed, done)
+
+
+def _wrong_state(message_id: uuid.UUID, allowed: tuple[Status, ...], done: str) -> WrongState:
     state = get(message_id).status
-    raise WrongState(f"only a message that is {' or '.join(allowed)} can be {done}; this one is {state}", state=state)
+    return WrongState(f"only a message that is {' or '.join(allowed)} can be {done}; this one is {state}", state=state)
 
 
 def _record(message: Message, kind: EventKind, actor: Actor, action: str, **data: Any) -> None:

@@ -34,7 +34,7 @@ from sessions_app.models import (
     Status,
 )
 from sessions_app.queues import mirror
-from sessions_app.services import audit, quiet_hours
+from sessions_app.services import audit, endings, quiet_hours
 from sessions_app.services.audit import Actor
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.locks import lock_name
@@ -249,7 +249,7 @@ def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"
         if unsent == "orphan" and waiting:
             orphan_unsent(session, by=actor.label)
         else:
-            _cancel(session, waiting, actor)
+            endings.end(waiting, Status.CANCELLED, by=actor.label)
         SessionCounter.objects.filter(session=session).delete()
         Session.objects.filter(pk=session.pk).update(
             deleted_at=timezone.now(), desired_state=DesiredState.STOPPED, observed_state=ObservedState.STOPPED
@@ -262,17 +262,6 @@ def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"
         audit.record(actor, "delete session", session.name, unsent=len(waiting), unsent_as=unsent)
         transaction.on_commit(lambda: _take_out(session.name, waiting))
     return len(waiting)
-
-
-def _cancel(session: Session, message_ids: list[uuid.UUID], actor: Actor) -> None:
-    Message.objects.filter(pk__in=message_ids).update(status=Status.CANCELLED, next_attempt_at=None)
-    Event.objects.bulk_create(
-        [
-            Event(kind=EventKind.MESSAGE_CANCELLED, session=session, message_id=pk, data={"by": actor.label})
-            for pk in message_ids
-        ],
-        batch_size=1000,
-    )
 
 
 def _check(session: Session) -> None:

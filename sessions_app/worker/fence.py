@@ -6,6 +6,7 @@ message has to wait, waits.
 """
 
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,15 @@ from typing import Any
 import psycopg
 from django.conf import settings
 
-from sessions_app.models import NEWEST_TOKEN
+from sessions_app.models import IN_DOUBT, MAY_HAVE_ARRIVED, NEWEST_TOKEN
 from sessions_app.queues.dispatch import ClaimedSession, SettledJob
 from sessions_app.worker import clock
 from sessions_app.worker.arrays import texts
 from sessions_app.worker.outcomes import Flight
 
+log = logging.getLogger(__name__)
+
+_EXPIRED_IN_DOUBT = f"expired before it was sent again; {MAY_HAVE_ARRIVED}"
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
@@ -54,6 +58,9 @@ line_head AS MATERIALIZED (
     SELECT c.name, c.place, s.id AS session_id, s.transport, s.config, s.on_uncertain, s.observed_state,
            s.min_interval_ms, d.hold, m.id AS message_id, m.max_attempts, m.has_more, m.expires_at, m.old_token,
            m.attempts, m.deaths,
+           """
+    + IN_DOUBT
+    + """ AS is_doubted,
            -- A suspect is tried in a process of its own, and read only there: to read it may be what kills.
            CASE WHEN m.deaths = 0 THEN """
     + CONTENT
@@ -129,21 +136,30 @@ tried AS (
     SELECT t.token, t.id, t.session_id, t.attempts, %(worker)s, clock.now, '', '', '', '', '' FROM taken t, clock
 ),
 expired AS (
-    UPDATE wa_message m SET status = 'expired', next_attempt_at = NULL
+    UPDATE wa_message m
+    SET status = CASE WHEN h.is_doubted THEN 'uncertain' ELSE 'expired' END, next_attempt_at = NULL,
+        error_class = CASE WHEN h.is_doubted THEN 'uncertain' ELSE m.error_class END,
+        error_code = CASE WHEN h.is_doubted THEN '' ELSE m.error_code END,
+        error_detail = CASE WHEN h.is_doubted THEN %(doubt)s ELSE m.error_detail END
     FROM head h JOIN locked l ON l.id = h.message_id
     WHERE h.verdict = 'expired' AND m.id = h.message_id
-    RETURNING m.id, m.session_id
+    RETURNING m.id, m.session_id, m.status
 ),
 told AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
-    SELECT 'message.expired', session_id, id, '{}' FROM expired
+    SELECT 'message.' || status, session_id, id,
+           CASE WHEN status = 'uncertain' THEN jsonb_build_object('error', %(doubt)s::text) ELSE '{}' END
+    FROM expired
 )
 SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
        h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.min_interval_ms, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content, h.deaths,
+       h.is_doubted,
+       -- A head that expires before it may go does so on time.
        (1000 * extract(epoch FROM
-           CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE h.wait_until END - clock.now))::bigint
+           CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE least(h.wait_until, h.expires_at) END
+           - clock.now))::bigint
 FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
 """
 )
@@ -248,6 +264,7 @@ async def look(
         "names": texts(session.name for session in claimed),
         "room": json.dumps(dict(room)),
         "known": known,
+        "doubt": _EXPIRED_IN_DOUBT,
     }
     looked = await connection.execute(_LOOK, parameters)
     await connection.execute(_RELEASE, parameters)
@@ -260,7 +277,7 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
     fenced = Fenced()
     for (
         name, verdict, session_id, transport, config, on_uncertain, observed_state, pace_ms, hold, message_id,
-        attempts, max_attempts, has_more, token, content, deaths, delay_ms,
+        attempts, max_attempts, has_more, token, content, deaths, is_doubted, delay_ms,
     ) in await looked.fetchall():  # fmt: skip
         if verdict in ("send", "abandoned"):
             flight = Flight(
@@ -268,11 +285,14 @@ async def read(looked: Cursor, claimed: Sequence[ClaimedSession], fenced_at: flo
                 on_uncertain=on_uncertain, attempts=attempts, max_attempts=max_attempts, has_more=has_more,
                 fenced_at=fenced_at, deadline=fenced_at + settings.WAQUEUE_SEND_SECONDS, claimed=by_name[name],
                 observed_state=observed_state, config=config, content=content or {}, deaths=deaths, pace_ms=pace_ms,
+                is_doubted=is_doubted,
             )  # fmt: skip
             (fenced.flights if verdict == "send" else fenced.abandoned).append(flight)
             continue
         if verdict == "expired":
             fenced.expired.append(SettledJob(name, str(message_id)))
+            if is_doubted:
+                log.warning("session %s: message %s %s", name, message_id, _EXPIRED_IN_DOUBT)
         waiting = Waiting(by_name[name], Verdict(verdict), delay_ms, session_id or 0, transport, config, hold or "")
         fenced.waiting.append(waiting)
     return fenced

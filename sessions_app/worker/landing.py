@@ -297,6 +297,8 @@ def _tell(settled: Sequence[Settled]) -> None:
             found[
                 name, "uncertain" if one.settlement.status == Status.UNCERTAIN else "uncertain, sent again by policy"
             ] += 1
+        elif one.settlement.status == Status.UNCERTAIN:
+            found[name, "refused, and may have arrived before: uncertain"] += 1
         elif one.settlement.status == Status.FAILED:
             found[name, "failed"] += 1
         if one.is_new_hold:

@@ -15,7 +15,7 @@ from sessions_app.exceptions import (
     SendError,
     SessionRefused,
 )
-from sessions_app.models import EventKind, Hold, ObservedState, OnUncertain, Outcome, Status
+from sessions_app.models import MAY_HAVE_ARRIVED, EventKind, Hold, ObservedState, OnUncertain, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession
 from sessions_app.transports import registry
 
@@ -55,6 +55,8 @@ class Flight:
     deaths: int = 0
     # The least wait before the session's next message.
     pace_ms: int = 0
+    # Its policy sends it again, and an earlier attempt may have arrived.
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,12 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
             return replace(
                 base, outcome=Outcome.RETRY, status=Status.QUEUED, event=EventKind.MESSAGE_RETRIED, retry_ms=wait
             )
+        case RetryableError() | PermanentError() if flight.is_doubted:
+            # Only this attempt has failed. No policy sends it again: that is what was done.
+            return replace(
+                base, outcome=Outcome.FAILED, event=EventKind.MESSAGE_UNCERTAIN, error_class=OutcomeUnknown.code,
+                error_detail=f"refused now ({base.error_detail[:900]}), but {MAY_HAVE_ARRIVED}",
+            )  # fmt: skip
         case RetryableError() | PermanentError():
             return replace(base, outcome=Outcome.FAILED, status=Status.FAILED, event=EventKind.MESSAGE_FAILED)
         case NotConnected():

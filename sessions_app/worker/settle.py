@@ -43,7 +43,7 @@ message AS (
     WHERE m.id = r.message_id AND m.token = r.token
       AND (m.status = 'sending'
            -- A late answer to an attempt that was given up as uncertain, or whose resend has not begun.
-           OR m.status IN ('uncertain', 'queued') AND r.status IN ('sent', 'failed')
+           OR m.status IN ('uncertain', 'queued') AND r.outcome IN ('sent', 'failed')
               -- Not EXISTS, here and below: the planner might read the whole table for it.
               AND (SELECT a.outcome FROM wa_attempt a WHERE a.token = r.token) = 'uncertain')
     RETURNING m.token, m.session_id, m.recipient

@@ -27,7 +27,7 @@ READY = "ready\n"
 
 _FLIGHT = (
     "token", "session_id", "session_name", "transport", "on_uncertain", "attempts", "max_attempts", "has_more",
-    "fenced_at", "deadline", "observed_state", "config", "deaths",
+    "fenced_at", "deadline", "observed_state", "config", "deaths", "is_doubted",
 )  # fmt: skip
 _SETTLEMENT = tuple(field.name for field in fields(Settlement) if field.name != "flight")
 

@@ -1,4 +1,4 @@
-"""What comes round by the clock in every worker: heartbeat, judge, look-ups, promotion, stranded sessions, rebuilds."""
+"""What comes round by the clock in every worker: heartbeat, judge, look-ups, promotion, expiry, and so on."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from sessions_app.exceptions import OutcomeUnknown, WaqueueError, primary_messag
 from sessions_app.models.worker import HEARTBEAT
 from sessions_app.reconciliation import stranded
 from sessions_app.reconciliation.run import fail_abandoned, is_time
-from sessions_app.worker import heartbeat, long_upkeep, promotion, stalled
+from sessions_app.worker import expiry, heartbeat, long_upkeep, promotion, stalled
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.fence import own_flights
 from sessions_app.worker.look_ups import LookUps
@@ -25,6 +25,7 @@ from sessions_app.worker.thread import Thread
 log = logging.getLogger(__name__)
 
 _PROMOTE_SECONDS = 1.0
+_EXPIRE_SECONDS = 1.0
 _JUDGE_SECONDS = 3.0
 _LOOK_UP_SECONDS = 1.0
 _STRANDED_SECONDS = 10.0
@@ -72,6 +73,7 @@ class Upkeep:
             group.create_task(self._every(_JUDGE_SECONDS, "judging stalled flights", self._judge))
             group.create_task(self._every(_LOOK_UP_SECONDS, "looking up uncertain messages", self._look_ups.round))
             group.create_task(self._every(_PROMOTE_SECONDS, "promoting scheduled messages", self._promote))
+            group.create_task(self._every(_EXPIRE_SECONDS, "ending expired messages", self._expire))
             group.create_task(self._every(_STRANDED_SECONDS, "looking for stranded sessions", self._stranded))
             group.create_task(
                 self._every(settings.WAQUEUE_RECONCILE_SECONDS, "the timed reconciliation", self._reconcile, wait=True)
@@ -117,6 +119,11 @@ class Upkeep:
 
     async def _promote(self) -> None:
         while await self._promotions.run(promotion.promote):
+            self._dispatcher.wake()
+
+    async def _expire(self) -> None:
+        # In the thread of promotion, which has as little to do.
+        while await self._promotions.run(expiry.expire):
             self._dispatcher.wake()
 
     async def _stranded(self) -> None:

@@ -38,7 +38,8 @@ WITH chosen AS (
 ), timed AS (
     SELECT wanted.*, drawn.first + row_number() OVER (ORDER BY index) - 1 AS seq, former.id IS NOT NULL AS is_moved,
         CASE WHEN former.id IS NULL THEN (content->>'scheduled_at')::timestamptz ELSE former.scheduled_at END AS later,
-        CASE WHEN former.id IS NULL THEN (content->>'expires_at')::timestamptz ELSE former.expires_at END AS expires_at
+        CASE WHEN former.id IS NULL THEN (content->>'expires_at')::timestamptz ELSE former.expires_at END AS expires_at,
+        former.resends
     FROM wanted CROSS JOIN drawn
     -- The message of a deleted session moves into its new line.
     LEFT JOIN LATERAL (
@@ -50,8 +51,10 @@ WITH chosen AS (
         CASE WHEN is_moved THEN message_id
              WHEN own IS NULL OR is_again OR (SELECT true FROM wa_message WHERE wa_message.id = own) THEN fresh
              ELSE own END AS message,
-        -- It keeps a time that lies ahead, and is not sent once it has expired.
-        CASE WHEN expires_at <= %(now)s THEN 'expired' WHEN later > %(now)s THEN 'scheduled' ELSE 'queued' END AS status
+        -- It keeps a time that lies ahead, and is not sent once it has expired. How one ends that was sent again, and
+        -- so may have arrived, is said where it is queued.
+        CASE WHEN expires_at <= %(now)s THEN CASE WHEN resends > 0 THEN 'queued' ELSE 'expired' END
+             WHEN later > %(now)s THEN 'scheduled' ELSE 'queued' END AS status
     FROM timed
 ), moved AS (
     UPDATE wa_message SET session_id = %(session)s, seq = placed.seq, status = placed.status, orphan_id = NULL,

@@ -8,7 +8,7 @@ from django.db import transaction
 from sessions_app.exceptions import Conflict
 from sessions_app.models import Event, EventKind, Message, Orphan, OrphanEntry, OrphanState, Status
 from sessions_app.queues import lists
-from sessions_app.services import audit
+from sessions_app.services import audit, endings
 from sessions_app.services.audit import Actor
 from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
 from sessions_app.services.orphans.progress import close_if_empty, note, take_off
@@ -83,13 +83,10 @@ def purge_chunk(orphan: Orphan, selection: Selection, *, actor: Actor, done: int
 
 def _cancel(message_ids: list[uuid.UUID], actor: Actor) -> None:
     """What a deleted session left is not sent any more, and its history says so."""
-    orphaned = Message.objects.filter(pk__in=message_ids, status=Status.ORPHANED)
-    by_session: dict[int, list[uuid.UUID]] = {}
-    for pk, session_id in orphaned.values_list("pk", "session_id"):
-        by_session.setdefault(session_id, []).append(pk)
-    orphaned.update(status=Status.CANCELLED, orphan=None)
-    for session_id, ids in by_session.items():
-        Event.objects.tell(EventKind.MESSAGE_CANCELLED, session_id, ids, by=actor.label)
+    orphaned = Message.objects.select_for_update().filter(pk__in=message_ids, status=Status.ORPHANED)
+    ids = list(orphaned.order_by("pk").values_list("pk", flat=True))
+    endings.end(ids, Status.CANCELLED, by=actor.label)
+    Message.objects.filter(pk__in=ids).update(orphan=None)
 
 
 def conclude(orphan: Orphan, purged: int, *, actor: Actor) -> None:

@@ -1,0 +1,289 @@
+"""A message that its policy sends again may have arrived the first time: no end of it says that it was not sent."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.utils import timezone
+
+from sessions_app.exceptions import OutcomeUnknown, PermanentError, RetryableError
+from sessions_app.models import Attempt, Event, Hold, Message, OnUncertain, Orphan, Session, SessionDispatch, Status
+from sessions_app.services import batches, messages, orphans, sessions
+from sessions_app.services.look_ups import plan
+from sessions_app.services.worklist import items
+from sessions_app.worker import trial
+from sessions_app.worker.expiry import expire
+from sessions_app.worker.fence import Verdict
+from sessions_app.worker.outcomes import Settlement, accepted, died, refused
+from tests.dispatch_lab import ACTOR, LabWorker, in_thread, workers
+from tests.factories import job_ids, make_session, now
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MAY_HAVE_ARRIVED = "an earlier attempt may have arrived"
+PAST = timedelta(seconds=-1)
+
+
+def resending(*texts: str, **options: object) -> tuple[Session, list[Message]]:
+    """Messages of a session that sends again what nobody knows the outcome of; as a batch, so that it can be one."""
+    session, _ = sessions.create(name="s", actor=ACTOR, on_uncertain=OnUncertain.RESEND, **options)
+    drafts = [messages.Draft(to="+51930246633", text=text) for text in texts]
+    batches.submit(session, drafts, rejected=0, actor=ACTOR)
+    return session, list(Message.objects.order_by("seq"))
+
+
+async def settle_next(worker: LabWorker, error: BaseException | None, *, late: bool = False) -> Settlement:
+    """Fence the head of the line, whatever it waits for, and settle it."""
+    await in_thread(Message.objects.filter(status=Status.QUEUED).update, next_attempt_at=None)
+    flight = await worker.fence_one()
+    outcome = refused(flight, error) if error else accepted(flight, "id")
+    if not late:
+        await worker.settle(outcome)
+    return outcome
+
+
+def settle(*errors: BaseException | None) -> None:
+    """Fence and settle as often as there are outcomes."""
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            for error in errors:
+                await settle_next(worker, error)
+
+    asyncio.run(act())
+
+
+def let_expire(message: Message) -> None:
+    Message.objects.filter(pk=message.pk).update(expires_at=timezone.now() + PAST)
+
+
+def expire_by_fence(message: Message) -> None:
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            fenced = await worker.fence()
+            assert [each.verdict for each in fenced.waiting] == [Verdict.EXPIRED]
+            assert [job.message_id for job in fenced.expired] == [str(message.pk)]
+
+    let_expire(message)
+    asyncio.run(act())
+
+
+def expire_by_clock(message: Message) -> None:
+    let_expire(message)
+    assert expire() == 1
+
+
+def cancel(message: Message) -> None:
+    assert messages.cancel(message.pk, actor=ACTOR).status == now(message).status
+
+
+def cancel_batch(message: Message) -> None:
+    assert message.batch_id is not None
+    batches.cancel(message.batch_id, actor=ACTOR)
+
+
+def delete_session(message: Message) -> None:
+    sessions.delete(message.session, actor=ACTOR, unsent="cancel")
+
+
+def be_refused(message: Message) -> None:
+    settle(PermanentError("not on WhatsApp", provider_code="1006"))
+
+
+def be_refused_too_often(message: Message) -> None:
+    Message.objects.filter(pk=message.pk).update(max_attempts=2)
+    settle(RetryableError("too fast", provider_code="429"))
+
+
+ENDS: list[tuple[Callable[[Message], None], str, Status]] = [
+    (expire_by_fence, f"expired before it was sent again; {MAY_HAVE_ARRIVED}", Status.EXPIRED),
+    (expire_by_clock, f"expired before it was sent again; {MAY_HAVE_ARRIVED}", Status.EXPIRED),
+    (cancel, f"cancelled before it was sent again; {MAY_HAVE_ARRIVED}", Status.CANCELLED),
+    (cancel_batch, f"cancelled before it was sent again; {MAY_HAVE_ARRIVED}", Status.CANCELLED),
+    (delete_session, f"cancelled before it was sent again; {MAY_HAVE_ARRIVED}", Status.CANCELLED),
+    (be_refused, f"refused now (not on WhatsApp), but {MAY_HAVE_ARRIVED}", Status.FAILED),
+    (be_refused_too_often, f"refused now (too fast), but {MAY_HAVE_ARRIVED}", Status.FAILED),
+]
+each_end = pytest.mark.parametrize(("end", "why", "status"), ENDS, ids=[end.__name__ for end, *_ in ENDS])
+
+
+@each_end
+def test_it_ends_as_uncertain_and_says_both(end: Callable[[Message], None], why: str, status: Status) -> None:
+    _, (message,) = resending("one")
+    settle(OutcomeUnknown("no answer"))
+    streak = SessionDispatch.objects.get().uncertain_streak
+    end(message)
+    assert (now(message).status, message.resends, message.next_attempt_at) == (Status.UNCERTAIN, 1, None)
+    assert (message.error_class, message.error_detail, message.failed_at) == ("uncertain", why, None)
+    told = Event.objects.filter(message=message).order_by("-id")
+    assert (told[0].kind, told[0].data["error"], told[1].kind) == ("message.uncertain", why, "message.resent")
+    assert not told.filter(kind__in=["message.failed", "message.expired", "message.cancelled"]).exists()
+    assert [(item.kind, item.session, item.count) for item in items() if item.kind == "uncertain"] == [
+        ("uncertain", "s", 1)
+    ]
+    # It is no new doubt of the engine, and the session goes on.
+    assert SessionDispatch.objects.get().uncertain_streak <= streak
+    assert SessionDispatch.objects.get().hold == Hold.NONE
+
+
+@each_end
+def test_one_of_which_nothing_is_in_doubt_ends_as_ever(
+    end: Callable[[Message], None], why: str, status: Status
+) -> None:
+    _, (message,) = resending("one")
+    settle(RetryableError("later"))
+    end(message)
+    assert now(message).status == status
+    assert MAY_HAVE_ARRIVED not in message.error_detail
+
+
+@each_end
+def test_one_that_a_person_sends_again_ends_as_ever(end: Callable[[Message], None], why: str, status: Status) -> None:
+    _, (message,) = resending("one")
+    Session.objects.update(on_uncertain=OnUncertain.HOLD)
+    settle(OutcomeUnknown("no answer"))
+    assert now(message).status == Status.UNCERTAIN
+    messages.resolve(message.pk, outcome="resend", actor=ACTOR)
+    Message.objects.filter(pk=message.pk).update(attempts=1)
+    end(message)
+    assert (now(message).status, message.resends) == (status, 1)
+
+
+def test_what_the_policy_sends_again_after_a_person_did_is_in_doubt_once_more() -> None:
+    _, (message,) = resending("one")
+    Session.objects.update(on_uncertain=OnUncertain.HOLD)
+    settle(OutcomeUnknown("no answer"))
+    messages.resolve(message.pk, outcome="resend", actor=ACTOR)
+    Session.objects.update(on_uncertain=OnUncertain.RESEND)
+    # Two in a row would hold it.
+    SessionDispatch.objects.update(uncertain_streak=0)
+    settle(OutcomeUnknown("no answer"), PermanentError("no"))
+    assert (now(message).status, message.resends) == (Status.UNCERTAIN, 2)
+
+
+def test_one_that_ended_so_is_looked_up_resolved_and_not_sent_again_by_itself(settings: Any) -> None:
+    settings.WAQUEUE_LOOK_UP_SECONDS = [3]
+    _, (message, behind) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"), PermanentError("no"))
+    assert plan() == 1
+
+    async def act() -> object:
+        async with workers(1) as (worker,):
+            return (await worker.fence_one()).message_id
+
+    assert asyncio.run(act()) == behind.pk
+    assert messages.resolve(message.pk, outcome="sent", actor=ACTOR).status == Status.SENT
+
+
+def test_one_that_expired_so_is_sent_when_a_person_asks_for_it() -> None:
+    _, (message,) = resending("one")
+    settle(OutcomeUnknown("no answer"))
+    expire_by_fence(message)
+    messages.resolve(message.pk, outcome="resend", actor=ACTOR)
+    settle(None)
+    assert now(message).status == Status.SENT
+
+
+def test_a_person_who_sends_it_again_in_time_leaves_it_its_end() -> None:
+    _, (message,) = resending("one")
+    Session.objects.update(on_uncertain=OnUncertain.HOLD)
+    end = timezone.now() + timedelta(hours=1)
+    Message.objects.update(expires_at=end)
+    settle(OutcomeUnknown("no answer"))
+    assert messages.resolve(message.pk, outcome="resend", actor=ACTOR).expires_at == end
+
+
+def test_an_earlier_attempt_that_was_refused_after_all_leaves_no_doubt() -> None:
+    _, (message,) = resending("one")
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            late = await settle_next(worker, PermanentError("no"), late=True)
+            await worker.settle(died(late.flight, "its worker died"))
+            await settle_next(worker, RetryableError("later"))
+            # Evidence only: a newer attempt was fenced.
+            await worker.settle(late)
+            assert (await in_thread(Attempt.objects.earliest, "token")).late_outcome == "failed"
+            await settle_next(worker, PermanentError("no"))
+
+    asyncio.run(act())
+    assert (now(message).status, message.resends) == (Status.FAILED, 1)
+
+
+def test_a_late_refusal_of_the_only_attempt_in_doubt_fails_it() -> None:
+    _, (message,) = resending("one")
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            late = await settle_next(worker, PermanentError("no"), late=True)
+            await worker.settle(died(late.flight, "its worker died"))
+            await worker.settle(late)
+
+    asyncio.run(act())
+    assert (now(message).status, message.resends) == (Status.FAILED, 1)
+
+
+def test_a_late_refusal_of_one_of_two_attempts_in_doubt_calls_off_the_resend() -> None:
+    _, (message,) = resending("one")
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            await settle_next(worker, OutcomeUnknown("no answer"))
+            late = await settle_next(worker, PermanentError("no"), late=True)
+            await worker.settle(died(late.flight, "its worker died"))
+            (settled,) = await worker.settle(late)
+            assert settled.is_current
+
+    asyncio.run(act())
+    assert (now(message).status, message.resends) == (Status.UNCERTAIN, 2)
+    assert message.error_detail == f"refused now (no), but {MAY_HAVE_ARRIVED}"
+
+
+def test_a_suspect_is_tried_alone_with_its_doubt() -> None:
+    resending("one")
+
+    async def act() -> tuple[bool, bool]:
+        async with workers(1) as (worker,):
+            first = await worker.fence_one()
+            await worker.settle(died(first, "its worker died"))
+            await in_thread(Message.objects.update, next_attempt_at=None)
+            flight = await worker.fence_one()
+            assert flight.deaths == 1
+            return flight.is_doubted, trial._flight(trial.asked(flight).decode()).is_doubted
+
+    assert asyncio.run(act()) == (True, True)
+
+
+@pytest.mark.parametrize("what", ["purge", "restore"])
+def test_one_that_became_an_orphan_is_in_doubt_still(what: str, redis_client: redis.Redis) -> None:
+    session, (message,) = resending("one")
+    settle(OutcomeUnknown("no answer"))
+    let_expire(message)
+    sessions.delete(session, actor=ACTOR, unsent="orphan")
+    if what == "purge":
+        orphans.purge(Orphan.objects.get(), expected=1, actor=ACTOR)
+    else:
+        orphans.restore(Orphan.objects.get(), make_session("other"), actor=ACTOR)
+        assert expire() == 1
+    assert (now(message).status, message.orphan_id) == (Status.UNCERTAIN, None)
+    assert MAY_HAVE_ARRIVED in message.error_detail
+    assert Event.objects.filter(message=message, kind="message.uncertain").count() == 1
+
+
+def test_it_leaves_the_mirror(redis_client: redis.Redis) -> None:
+    _, (message, behind) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    cancel(message)
+    assert job_ids(redis_client, "s") == [str(behind.pk)]
+
+
+def test_a_batch_says_what_it_could_not_cancel() -> None:
+    _, (message, behind) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    assert message.batch_id is not None
+    done = batches.cancel(message.batch_id, actor=ACTOR)
+    assert (done.cancelled, done.left_alone) == (1, 1)
+    assert (now(message).status, now(behind).status) == (Status.UNCERTAIN, Status.CANCELLED)
