@@ -11,9 +11,9 @@ from django.db import connection
 from sessions_app.models import OrphanEntry
 
 # An id as waqueue, and most others, write it.
-_ID = "^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"
+_ID = "[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 # The message that an entry's job names, for statements; null for an id of somebody else's.
-OWN_ID = f"CASE WHEN job_id ~ '{_ID}' THEN job_id::uuid END"
+OWN_ID = f"CASE WHEN job_id ~ '^{_ID}$' THEN job_id::uuid END"
 # What becomes `client_ref` of a restored message, likewise.
 REFERENCE = "left(coalesce(nullif(content->>'client_ref', ''), job_id), 200)"
 
@@ -55,7 +55,7 @@ _MARK = _MARK_KNOWN.format(known=_KNOWN.format(wanted=_KEPT.format(own_id=OWN_ID
 @lru_cache(4096)
 def own_id(job_id: str) -> uuid.UUID | None:
     """The message that a job's id names; None for an id of somebody else's."""
-    return uuid.UUID(job_id) if re.match(_ID, job_id) else None
+    return uuid.UUID(job_id) if re.fullmatch(_ID, job_id) else None
 
 
 def known_messages(job_ids: Iterable[str]) -> set[uuid.UUID]:

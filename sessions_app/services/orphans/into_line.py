@@ -37,8 +37,10 @@ WITH chosen AS (
     RETURNING next_seq - (SELECT count(*) FROM wanted) AS first
 ), timed AS (
     SELECT wanted.*, drawn.first + row_number() OVER (ORDER BY index) - 1 AS seq, former.id IS NOT NULL AS is_moved,
-        CASE WHEN former.id IS NULL THEN (content->>'scheduled_at')::timestamptz ELSE former.scheduled_at END AS later,
-        CASE WHEN former.id IS NULL THEN (content->>'expires_at')::timestamptz ELSE former.expires_at END AS expires_at,
+        CASE WHEN former.id IS NULL THEN nullif(content->>'scheduled_at', '')::timestamptz
+             ELSE former.scheduled_at END AS later,
+        CASE WHEN former.id IS NULL THEN nullif(content->>'expires_at', '')::timestamptz
+             ELSE former.expires_at END AS expires_at,
         former.resends
     FROM wanted CROSS JOIN drawn
     -- The message of a deleted session moves into its new line.
@@ -47,9 +49,11 @@ WITH chosen AS (
     ) former ON true
 ), placed AS (
     SELECT *,
-        -- The job's own id, so that whoever handed the message in still finds it; a new one where that is taken.
+        -- The job's own id, so that whoever handed the message in still finds it. A new one only where a second message
+        -- is wanted, or its former one is no orphan any more: else what somebody else placed meanwhile must not pass.
         CASE WHEN is_moved THEN message_id
-             WHEN own IS NULL OR is_again OR (SELECT true FROM wa_message WHERE wa_message.id = own) THEN fresh
+             WHEN own IS NULL OR is_again OR own = message_id THEN fresh
+             WHEN %(with_duplicates)s AND (SELECT true FROM wa_message WHERE wa_message.id = own) THEN fresh
              ELSE own END AS message,
         -- It keeps a time that lies ahead, and is not sent once it has expired. How one ends that was sent again, and
         -- so may have arrived, is said where it is queued.
@@ -87,7 +91,7 @@ _COLUMNS = {
     "media_url": "coalesce(left(content->>'media_url', 2000), '')",
     "filename": "coalesce(left(content->>'filename', 255), '')",
     "caption": "coalesce(content->>'caption', '')",
-    "template": "content->'template'",
+    "template": "nullif(content->'template', 'null')",
     "priority": "coalesce((content->>'priority')::int, 1)",
     "max_attempts": "%(max_attempts)s",
     "scheduled_at": "CASE WHEN placed.status = 'scheduled' THEN placed.later END",

@@ -3,7 +3,8 @@
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseError
+from django.db import connections
 
 from sessions_app import crash_points
 from sessions_app.models import Message, Priority, Session
@@ -15,17 +16,22 @@ log = logging.getLogger(__name__)
 
 def put(session: Session, placed: Placed) -> None:
     """Put what was restored into the mirror; only log when a store is not there."""
-    end = placed.first + placed.count
-    # Of either class, for a line's index begins with it.
-    line = Message.objects.open().filter(session=session, priority__in=Priority.values)
     try:
-        queued = list(line.filter(seq__gte=placed.first, seq__lt=end).in_order())
+        queued = _line(session, placed)
     except DatabaseError as error:
         log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
+        # They are sent all the same.
+        messages.signal_session(session.name)
         queued = []
     if queued:
         messages.put(session.name, queued, have_new_places=True)
     crash_points.reach("restore: part restored")
+
+
+def _line(session: Session, placed: Placed) -> list[Message]:
+    # Of either class, for a line's index begins with it.
+    line = Message.objects.open().filter(session=session, priority__in=Priority.values)
+    return list(line.filter(seq__gte=placed.first, seq__lt=placed.first + placed.count).in_order())
 
 
 class Puts:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # Messages of one transaction.
 CHUNK = 1000
+# How often a part is begun that another restore of the same jobs comes in the way of.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,25 @@ def restore_chunk(
 
     With `puts`, they go into the mirror while the caller goes on.
     """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return _restore_chunk(orphan, session, selection, actor, with_duplicates, done, puts)
+        except IntegrityError:
+            # Since this one looked, another restore has made a message of one of these jobs: now it is found.
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _restore_chunk(
+    orphan: Orphan,
+    session: Session,
+    selection: Selection,
+    actor: Actor,
+    with_duplicates: bool,
+    done: int,
+    puts: Puts | None,
+) -> int:
     now = timezone.now()
     with transaction.atomic():
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
