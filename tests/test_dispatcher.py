@@ -1,16 +1,17 @@
 """The loop around the fence: what another worker, PostgreSQL or a transport does to it."""
 
 import asyncio
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
 import redis
 from django.db import connections
+from django.utils import timezone
 
 from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Status
-from sessions_app.queues.dispatch import GiveBack
+from sessions_app.queues.dispatch import DispatchQueues, GiveBack
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker import dispatcher as dispatching
 from sessions_app.worker.fence import Verdict, Waiting
@@ -270,3 +271,46 @@ def test_a_session_is_looked_at_anew_only_if_its_quiet_window_is_another(
 
     asyncio.run(act())
     assert is_due(redis_client, "s") is is_over
+
+
+def test_a_signal_during_a_fence_costs_one_look_more_and_not_one_after_another_without_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session, _ = session_with("one")
+    SessionDispatch.objects.filter(session=session).update(next_send_at=timezone.now() + timedelta(hours=1))
+
+    async def act() -> int:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            looks, has_nothing_due = 0, asyncio.Event()
+            claim, give_back = DispatchQueues.claim, DispatchQueues.give_back
+
+            async def claim_and_signal(*args: Any) -> Any:
+                nonlocal looks
+                found = await claim(*args)
+                looks += len(found.sessions)
+                if found.sessions and looks == 1:
+                    await loop.queues.signal(["s"])
+                    loop.wake()
+                if not found.sessions:
+                    has_nothing_due.set()
+                return found
+
+            async def give_back_late_and_call(*args: Any) -> None:
+                # As a claim on another connection may be the faster one; and as Redis calls when a claim was overtaken.
+                await asyncio.sleep(0.02)
+                await give_back(*args)
+                loop.wake()
+
+            monkeypatch.setattr(DispatchQueues, "claim", claim_and_signal)
+            monkeypatch.setattr(DispatchQueues, "give_back", give_back_late_and_call)
+            giving = asyncio.create_task(loop.landing.give_back_forever())
+            claiming = asyncio.create_task(loop.claim_forever())
+            await until(has_nothing_due.is_set, 10, "the session waits for its time")
+            loop.stop()
+            await claiming
+            giving.cancel()
+            await loop.close()
+            return looks
+
+    assert asyncio.run(act()) == 2

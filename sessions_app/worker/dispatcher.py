@@ -137,6 +137,8 @@ class Dispatcher:
         """Claim and fence while there is room. With `burst`, return when nothing is due and nothing on its way."""
         backoff = Backoff("claiming", self.stopping)
         while not self.stopping.is_set():
+            # What were given back after its next claim would count as signalled, and be claimed again, without an end.
+            await self.landing.given_back()
             self._wake.clear()
             self._looks_at = math.inf
             limit = min(max(self.concurrency - len(self.flights), 0), _BATCH)
@@ -248,11 +250,8 @@ class Dispatcher:
 
     def _avoids(self, claimed: ClaimedSession) -> bool:
         """Whether the session was found in another worker's fence a moment ago: it is given back without a try."""
-        until = self._avoided.get(claimed.name)
-        if until is None:
-            return False
-        if until < clock.now():
-            del self._avoided[claimed.name]
+        if self._avoided.get(claimed.name, 0.0) < clock.now():
+            self._avoided.pop(claimed.name, None)
             return False
         self.landing.give_back([GiveBack(claimed, _AVOID_MS)])
         return True

@@ -33,6 +33,8 @@ _BATCH = 500
 _WRITERS = 3
 _LOCK_TIMEOUT_MS = 250
 _LOCKED_SECONDS = 1.0
+# A claim waits no longer for what is to be given back before it.
+_GIVEN_BACK_SECONDS = 0.1
 _FINAL = (Status.SENT, Status.FAILED)
 _UNWRITABLE = "its outcome could not be written"
 
@@ -60,6 +62,7 @@ class Landing:
         self._jobs: list[SettledJob] = []
         self._signals: list[str] = []
         self._mark = 0
+        self._waiting_for_backs: list[asyncio.Future[None]] = []
         self._has_results = asyncio.Event()
         self._has_backs = asyncio.Event()
         self._company: asyncio.TimerHandle | None = None
@@ -91,6 +94,15 @@ class Landing:
         if self._backs or self._jobs:
             self._has_backs.set()
 
+    async def given_back(self) -> None:
+        """Return when all that was to be given back until now is in Redis, or after a moment where that is away."""
+        if not (self._backs or self._jobs or self._is_giving_back):
+            return
+        given = asyncio.get_running_loop().create_future()
+        self._waiting_for_backs.append(given)
+        self._has_backs.set()
+        await asyncio.wait([given], timeout=_GIVEN_BACK_SECONDS)
+
     async def settle_forever(self) -> None:
         """Write outcomes to PostgreSQL as they come."""
         async with asyncio.TaskGroup() as group:
@@ -115,6 +127,7 @@ class Landing:
             backs, self._backs = self._backs, []
             jobs, self._jobs = self._jobs, []
             names, self._signals = self._signals, []
+            waiting, self._waiting_for_backs = self._waiting_for_backs, []
             self._is_giving_back = True
             while True:
                 try:
@@ -130,6 +143,8 @@ class Landing:
                 except QueueUnavailable as error:
                     await backoff.wait(error)
             self._is_giving_back = False
+            for one in waiting:
+                one.set_result(None)
             if soonest := [0] * bool(names) + [back.delay_ms for back in backs if back.delay_ms is not None]:
                 self.on_given_back(min(soonest) / 1000)
 
