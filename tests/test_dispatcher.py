@@ -252,6 +252,41 @@ def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypat
         assert asyncio.run(act()) == [(0,)]
 
 
+def test_a_worker_that_is_told_to_stop_while_it_gives_back_claims_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    session_with("one")
+
+    async def act() -> int:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            claims, is_giving, may_give = 0, asyncio.Event(), asyncio.Event()
+            claim, give_back = DispatchQueues.claim, DispatchQueues.give_back
+
+            async def count_claim(*args: Any) -> Any:
+                nonlocal claims
+                claims += 1
+                return await claim(*args)
+
+            async def give_back_when_told(*args: Any) -> None:
+                is_giving.set()
+                await may_give.wait()
+                await give_back(*args)
+
+            monkeypatch.setattr(DispatchQueues, "claim", count_claim)
+            monkeypatch.setattr(DispatchQueues, "give_back", give_back_when_told)
+            giving = asyncio.create_task(loop.landing.give_back_forever())
+            loop.landing.give_back([GiveBack(claimed("other")[0], None)])
+            claiming = asyncio.create_task(loop.claim_forever())
+            await is_giving.wait()
+            loop.stop()
+            may_give.set()
+            await claiming
+            giving.cancel()
+            await loop.close()
+            return claims
+
+    assert asyncio.run(act()) == 0
+
+
 @pytest.mark.parametrize("is_over", [True, False])
 def test_a_session_is_looked_at_anew_only_if_its_quiet_window_is_another(
     is_over: bool, redis_client: redis.Redis

@@ -136,10 +136,12 @@ class Dispatcher:
     async def claim_forever(self, *, burst: bool = False) -> None:
         """Claim and fence while there is room. With `burst`, return when nothing is due and nothing on its way."""
         backoff = Backoff("claiming", self.stopping)
-        while not self.stopping.is_set():
+        while True:
             # What were given back after its next claim would count as signalled, and be claimed again, without an end.
             await self.landing.given_back()
             self._wake.clear()
+            if self.stopping.is_set():
+                break
             self._looks_at = math.inf
             limit = min(max(self.concurrency - len(self.flights), 0), _BATCH)
             self._is_full = not limit
