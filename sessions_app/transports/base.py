@@ -210,9 +210,10 @@ class Transport(ABC):
         if not cls.secret_names:
             return config
         opened = cls.readable_config(config)
-        if locked := sorted(name for name, value in opened.items() if isinstance(value, Unreadable)):
+        if locked := [name for name in cls.secret_names if isinstance(opened.get(name), Unreadable)]:
+            names = ", ".join(sorted(locked))
             raise SecretUnreadable(
-                f"the secrets of this session cannot be read with the keys that are set: {', '.join(locked)}. Set the "
+                f"the secrets of this session cannot be read with the keys that are set: {names}. Set the "
                 "key they were encrypted with in WAQUEUE_ENCRYPTION_KEYS, or enter them anew; then resume the session",
                 provider_code="secret_unreadable",
             )
@@ -222,10 +223,10 @@ class Transport(ABC):
     def readable_config(cls, config: dict[str, Any]) -> dict[str, Any]:
         """A row's `config` with its secrets in the open and an `Unreadable` for each that no key opens: to compare."""
         opened = dict(config)
-        for name in cls.secret_names & config.keys():
-            if is_sealed(config[name]):
-                plain = keyring().open(config[name])
-                opened[name] = Unreadable.of(config[name]) if plain is None else plain
+        for name in cls.secret_names:
+            if is_sealed(sealed := config.get(name)):
+                plain = keyring().open(sealed)
+                opened[name] = Unreadable.of(sealed) if plain is None else plain
         return opened
 
     @classmethod

@@ -16,6 +16,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 _MARK = "encrypted"
 # It separates these keys from whatever else is derived from the secret key. Another one would lose every secret.
@@ -74,16 +76,18 @@ class Keyring:
         return self._all.decrypt(token.encode()).decode()
 
 
+@lru_cache(maxsize=1)
 def keyring() -> Keyring:
     """The keys that are set."""
-    return _keyring(
-        tuple(settings.WAQUEUE_ENCRYPTION_KEYS), (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    )  # fmt: skip
+    secret_keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return Keyring([*settings.WAQUEUE_ENCRYPTION_KEYS, *(_derived(secret_key) for secret_key in secret_keys)])
 
 
-@lru_cache(maxsize=4)
-def _keyring(keys: tuple[str, ...], secret_keys: tuple[str, ...]) -> Keyring:
-    return Keyring([*keys, *(_derived(secret_key) for secret_key in secret_keys)])
+@receiver(setting_changed)
+def _forget(*, setting: str, **_how: Any) -> None:
+    """Settings change in tests only."""
+    if setting in ("WAQUEUE_ENCRYPTION_KEYS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+        keyring.cache_clear()
 
 
 def _derived(secret_key: str) -> str:
