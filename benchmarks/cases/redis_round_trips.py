@@ -38,5 +38,8 @@ def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
             Line("commands a message, with those inside scripts", commands, ""),
             Line("time in scripts a message", micros, "microseconds"),
         ],
-        ["Reads count everything that Redis was sent, heartbeats and this benchmark included."],
+        [
+            "These are the worker's. To put a message is one round trip more, however many are put with it.",
+            "Reads count everything that Redis was sent, heartbeats and this benchmark included.",
+        ],
     )
