@@ -196,6 +196,7 @@ def test_those_that_expire_are_found_by_an_index_in_which_no_other_stands(redis_
     submit(session, *["text"] * 50)
     let_expire(*submit(session, "one"))
     with connection.cursor() as cursor:
+        cursor.execute("ANALYZE wa_message")
         cursor.execute("SET enable_seqscan = off")
         try:
             cursor.execute(f"EXPLAIN {expiry._OVER}", [500])
