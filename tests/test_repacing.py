@@ -3,9 +3,11 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from sessions_app.exceptions import PermanentError
 from sessions_app.models import Message, RecipientPace, Session, SessionDispatch
@@ -13,12 +15,13 @@ from sessions_app.services import sessions
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker.fence import Fenced
 from sessions_app.worker.outcomes import accepted, refused
-from tests.dispatch_lab import session_with, workers
+from tests.dispatch_lab import in_thread, session_with, until_blocked, workers
 from tests.factories import ACTOR, PHONE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MINUTE = Pacing(min_interval_ms=60_000, max_interval_ms=60_000)
+HOUR = Pacing(min_interval_ms=3_600_000, max_interval_ms=3_600_000)
 HALF_TO_WHOLE = Pacing(min_interval_ms=30_000, max_interval_ms=60_000)
 NIGHT = {"quiet_start": time(1), "quiet_end": time(2)}
 
@@ -182,3 +185,36 @@ def test_a_retry_waits_as_long_as_before() -> None:
     change(session, Pacing(min_interval_ms=1, max_interval_ms=1))
     message.refresh_from_db()
     assert message.next_attempt_at == again
+
+
+@pytest.mark.parametrize("old", [Pacing(), MINUTE, HOUR])
+@pytest.mark.parametrize("new", [Pacing(), MINUTE, HOUR])
+def test_an_outcome_that_is_written_while_the_pace_changes_is_followed_by_the_new_wait(
+    old: Pacing, new: Pacing
+) -> None:
+    session, _ = session_with("one", "two", pacing=old)
+    is_changed, may_commit = Event(), Event()
+
+    def change_slowly() -> None:
+        with transaction.atomic():
+            change(session, replace(new, daily_cap=100))
+            is_changed.set()
+            may_commit.wait(30)
+
+    async def act() -> Fenced:
+        async with workers(2) as (own, observer):
+            flight = await own.fence_one()
+            changing = asyncio.create_task(in_thread(change_slowly))
+            await asyncio.to_thread(is_changed.wait, 30)
+            settling = asyncio.create_task(own.settle(accepted(flight, "id")))
+            await until_blocked(observer, own)
+            may_commit.set()
+            await changing
+            await settling
+            return await own.fence()
+
+    began = datetime.now(UTC)
+    fenced = asyncio.run(act())
+    assert bool(fenced.flights) is (not new.max_interval_ms)
+    if new.max_interval_ms:
+        assert 0 <= seconds_after(began) - new.min_interval_ms / 1000 < 30

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import F
 
-from sessions_app.models import RecipientPace, Session, SessionDispatch
+from sessions_app.models import InFlight, RecipientPace, Session, SessionDispatch
 from sessions_app.services import quiet_hours
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
@@ -36,6 +36,10 @@ def repace(session: Session, old: Pacing) -> None:
     # A wait for a cap is over when that is raised, and says nothing of the pause.
     is_of_pause = old.max_interval_ms > 0 and dispatch.next_send_at not in [end for _, _, end in windows]
     pause = _pause_until(session, old, dispatch.next_send_at if is_of_pause else None, dispatch.last_sent_at, now)
+    if InFlight.objects.filter(session=session, message__isnull=False).exists():
+        # Its outcome may be on its way with the old pace, and is then not heard: the settle sees that another wait
+        # stands here than when it began. One that begins later counts from its own end.
+        pause = now + _random_wait(session)
     dispatch.next_send_at = max([*waits, pause] if pause else waits, default=None)
     dispatch.save(update_fields=["quiet_from", "quiet_until", "next_send_at"])
     _repace_recipients(session, old.per_recipient_ms)
@@ -51,7 +55,11 @@ def _pause_until(
     if until is not None and (shortest, longest) == (old.min_interval_ms, old.max_interval_ms):
         return min(until, now + _ms(longest))
     last = _last_hand_over(old, until, sent_at)
-    return last and min(last, now) + _ms(random.uniform(shortest, longest))  # noqa: S311 (spreads load, guards nothing)
+    return last and min(last, now) + _random_wait(session)
+
+
+def _random_wait(session: Session) -> timedelta:
+    return _ms(random.uniform(session.min_interval_ms, session.max_interval_ms))  # noqa: S311 (guards nothing)
 
 
 def _last_hand_over(old: Pacing, until: datetime | None, sent_at: datetime | None) -> datetime | None:

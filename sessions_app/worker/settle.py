@@ -92,7 +92,7 @@ recipient AS (
     ON CONFLICT (session_id, recipient) DO UPDATE SET next_send_at = excluded.next_send_at
 ),
 pace AS MATERIALIZED (
-    SELECT r.session_id, r.token, r.outcome, r.is_paced, r.error_detail,
+    SELECT r.session_id, r.token, r.outcome, r.is_paced, r.error_detail, d.next_send_at,
            s.hourly_cap, s.daily_cap,
            CASE WHEN r.is_paced AND s.max_interval_ms > 0
                 THEN now() + (s.min_interval_ms + random() * (s.max_interval_ms - s.min_interval_ms)) * interval '1 ms'
@@ -121,7 +121,8 @@ pace AS MATERIALIZED (
 ),
 dispatch AS (
     UPDATE wa_session_dispatch d
-    SET next_send_at = CASE WHEN p.is_paced THEN greatest(
+    -- A pacing that was changed since this statement began has set another wait, which counts this hand-over too.
+    SET next_send_at = CASE WHEN p.is_paced AND d.next_send_at IS NOT DISTINCT FROM p.next_send_at THEN greatest(
             p.pause_until,
             CASE WHEN p.hourly_cap > 0 AND p.hour_count >= p.hourly_cap THEN p.hour_began_at + interval '1 hour' END,
             CASE WHEN p.daily_cap > 0 AND p.day_count >= p.daily_cap THEN p.day_began_at + interval '1 day' END
