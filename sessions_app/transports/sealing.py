@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
@@ -39,7 +39,7 @@ class Unreadable(str):
         return one
 
 
-def is_sealed(value: Any) -> bool:
+def is_sealed(value: Any) -> TypeGuard[dict[str, str]]:
     """Whether a value of a session's row is a sealed one."""
     return isinstance(value, dict) and isinstance(value.get(_MARK), str)
 
