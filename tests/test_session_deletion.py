@@ -13,6 +13,7 @@ from sessions_app.models import (
     EventKind,
     Message,
     ObservedState,
+    Orphan,
     Session,
     SessionCounter,
     Status,
@@ -85,7 +86,7 @@ def test_unsent_messages_are_cancelled_if_so_wanted(redis_client: redis.Redis) -
 
 
 @pytest.mark.fault(19)
-@pytest.mark.parametrize("unsent", ["refuse", "cancel"])
+@pytest.mark.parametrize("unsent", ["refuse", "cancel", "orphan"])
 def test_a_message_that_is_being_sent_keeps_its_session(unsent: str) -> None:
     session = make_session()
     sending, queued = submit(session, "one", "two")
@@ -95,6 +96,7 @@ def test_a_message_that_is_being_sent_keeps_its_session(unsent: str) -> None:
     assert sessions.get("alpha") == session
     queued.refresh_from_db()
     assert queued.status == Status.QUEUED
+    assert not Orphan.objects.exists()
 
 
 @pytest.mark.fault(19)
