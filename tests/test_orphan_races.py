@@ -95,6 +95,7 @@ def test_what_was_restored_while_another_archiving_was_under_way_stays_restored(
     assert OrphanEntry.objects.filter(restored_at=None).count() == 0
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("begin", [orphans.archive, archiving.set_aside])
 def test_an_archiving_waits_for_who_makes_a_session_of_its_name_and_leaves_its_queue_alone(
     redis_client: redis.Redis, begin: Callable[[Orphan], Any]

@@ -61,6 +61,7 @@ IN_REDIS: dict[str, Callable[[list[Message]], Any]] = {
 }
 
 
+@pytest.mark.fault("14b")
 @pytest.mark.parametrize("act", IN_REDIS.values(), ids=IN_REDIS)
 def test_it_touches_nothing_and_says_whose_it_is(
     act: Callable[[list[Message]], Any], made: list[Message], redis_client: redis.Redis
@@ -72,6 +73,7 @@ def test_it_touches_nothing_and_says_whose_it_is(
     assert snapshot(redis_client) == before
 
 
+@pytest.mark.fault("14b")
 def test_a_signal_of_the_worker_touches_nothing(made: list[Message], redis_client: redis.Redis) -> None:
     before = snapshot(redis_client)
     with pytest.raises(OtherDeployment):
@@ -79,6 +81,7 @@ def test_a_signal_of_the_worker_touches_nothing(made: list[Message], redis_clien
     assert snapshot(redis_client) == before
 
 
+@pytest.mark.fault("14b")
 def test_looking_for_stranded_sessions_touches_nothing(made: list[Message], redis_client: redis.Redis) -> None:
     redis_client.delete(keys.DUE)
     Message.objects.update(queued_at="2020-01-01T00:00:00Z")
@@ -94,6 +97,7 @@ def test_a_rebuild_that_was_refused_is_not_taken_for_done(made: list[Message]) -
     assert Deployment.current().redis_generation == ""
 
 
+@pytest.mark.fault("14b")
 def test_what_is_submitted_is_kept_and_touches_nothing(
     made: list[Message], redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,6 +33,7 @@ def moving(redis_client: redis.Redis) -> tuple[Session, list[Message]]:
     return session, made
 
 
+@pytest.mark.fault(17)
 def test_what_was_sent_meanwhile_is_final(moving: tuple[Session, list[Message]], redis_client: redis.Redis) -> None:
     session, made = moving
     final = frozenset(map(name, made[:2]))
@@ -41,6 +42,7 @@ def test_what_was_sent_meanwhile_is_final(moving: tuple[Session, list[Message]],
     assert look(session, redis_client) == Difference(final=final)
 
 
+@pytest.mark.fault(17)
 def test_a_queue_of_which_all_was_sent_has_nothing_but_final_jobs(redis_client: redis.Redis) -> None:
     session = make_session()
     made = submit(session, "a", "b")
@@ -49,6 +51,7 @@ def test_a_queue_of_which_all_was_sent_has_nothing_but_final_jobs(redis_client: 
     assert look(session, redis_client) == Difference(final=frozenset(map(name, made)))
 
 
+@pytest.mark.fault(17)
 def test_a_job_that_nobody_knows_is_not_taken_for_one_that_was_sent(
     moving: tuple[Session, list[Message]], redis_client: redis.Redis
 ) -> None:

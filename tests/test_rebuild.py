@@ -284,6 +284,7 @@ def once(act: Callable[[], object]) -> Callable[[], None]:
     return lambda: todo.pop()() and None if todo else None
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("when", ["between two reads", "before the swap", "after the swap"])
 def test_whatever_happens_meanwhile_the_queue_ends_up_right(
@@ -318,6 +319,7 @@ def test_whatever_happens_meanwhile_the_queue_ends_up_right(
     assert not list(redis_client.scan_iter("waqueue:replacement:*"))
 
 
+@pytest.mark.fault(17)
 def test_clients_that_submit_and_workers_that_settle_all_the_time_leave_it_right(redis_client: redis.Redis) -> None:
     session = make_session()
     submit(session, *["text"] * 700)

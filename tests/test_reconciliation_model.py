@@ -345,6 +345,7 @@ def _in_thread(act: Any, *args: Any) -> None:
         connection.close()
 
 
+@pytest.mark.fault(17)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("without_pause")
 @pytest.mark.timeout(900)

@@ -13,6 +13,7 @@ from sessions_app.models import (
     EventKind,
     Message,
     ObservedState,
+    Orphan,
     Session,
     SessionCounter,
     Status,
@@ -85,13 +86,7 @@ def test_unsent_messages_are_cancelled_if_so_wanted(redis_client: redis.Redis) -
 
 
 @pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.fault(19)
-@pytest.mark.parametrize("unsent", ["refuse", "cancel"])
+@pytest.mark.parametrize("unsent", ["refuse", "cancel", "orphan"])
 def test_a_message_that_is_being_sent_keeps_its_session(unsent: str) -> None:
     session = make_session()
     sending, queued = submit(session, "one", "two")
@@ -101,8 +96,10 @@ def test_a_message_that_is_being_sent_keeps_its_session(unsent: str) -> None:
     assert sessions.get("alpha") == session
     queued.refresh_from_db()
     assert queued.status == Status.QUEUED
+    assert not Orphan.objects.exists()
 
 
+@pytest.mark.fault(19)
 def test_a_message_that_says_sending_and_is_in_no_flight_keeps_its_session() -> None:
     session = make_session()
     become(submit(session, "one")[0], Status.SENDING)
@@ -110,6 +107,7 @@ def test_a_message_that_says_sending_and_is_in_no_flight_keeps_its_session() -> 
         sessions.delete(session, actor=ACTOR, unsent="cancel")
 
 
+@pytest.mark.fault(19)
 def test_a_fence_that_commits_while_its_session_is_being_deleted_keeps_it() -> None:
     session = make_session()
     sending, queued = submit(session, "one", "two")
@@ -185,6 +183,7 @@ def test_nothing_can_be_submitted_into_a_deleted_session(redis_client: redis.Red
     assert not job_ids(redis_client, "alpha")
 
 
+@pytest.mark.fault(19)
 def test_a_submit_that_began_first_is_seen_by_the_deletion() -> None:
     session = make_session()
     with transaction.atomic():
@@ -196,6 +195,7 @@ def test_a_submit_that_began_first_is_seen_by_the_deletion() -> None:
     assert sessions.get("alpha") == session
 
 
+@pytest.mark.fault(19)
 def test_a_submit_that_comes_second_finds_the_session_deleted() -> None:
     session = make_session()
     with transaction.atomic():
@@ -207,6 +207,7 @@ def test_a_submit_that_comes_second_finds_the_session_deleted() -> None:
     assert not Message.objects.exists()
 
 
+@pytest.mark.fault(19)
 def test_however_submits_and_deletions_race_no_message_waits_in_a_deleted_session() -> None:
     accepted: list[Message] = []
     lock = threading.Lock()
@@ -255,6 +256,7 @@ def test_an_uncertain_message_of_a_deleted_session_is_resolved_but_not_sent_agai
     assert messages.resolve(message.pk, outcome="sent", actor=ACTOR).status == Status.SENT
 
 
+@pytest.mark.fault(19)
 def test_a_retry_that_began_first_is_seen_by_the_deletion() -> None:
     session = make_session()
     message = become(submit(session, "one")[0], Status.FAILED)

@@ -68,12 +68,6 @@ def test_an_accepted_message_is_sent_with_the_engines_id_its_attempt_and_its_eve
     assert SessionDispatch.objects.get().last_sent_at is not None
 
 
-@pytest.mark.fault(22)
-@pytest.mark.fault(22)
-@pytest.mark.fault(22)
-@pytest.mark.fault(21)
-@pytest.mark.fault(35)
-@pytest.mark.fault(20)
 @pytest.mark.parametrize(("desired", "observed"), [("active", "working"), ("stopped", "starting")])
 def test_an_engine_that_takes_messages_works_unless_the_session_was_stopped(desired: str, observed: str) -> None:
     session, _ = session_with("one")
@@ -89,6 +83,7 @@ def test_an_engine_that_takes_messages_works_unless_the_session_was_stopped(desi
     assert Session.objects.get(pk=session.pk).observed_state == observed
 
 
+@pytest.mark.fault(22)
 def test_a_refusal_for_now_queues_the_message_at_its_place_with_a_due_time() -> None:
     _, (message, _) = session_with("one", "two")
     settled = send(RetryableError("slow down", after_ms=30_000, provider_code="429"))
@@ -103,6 +98,7 @@ def test_a_refusal_for_now_queues_the_message_at_its_place_with_a_due_time() -> 
     assert kinds()[-1] == "message.retried"
 
 
+@pytest.mark.fault(22)
 def test_a_refusal_for_good_fails_the_message_says_why_and_the_next_one_goes() -> None:
     _, (message, second) = session_with("one", "two")
     send(PermanentError("not on WhatsApp", provider_code="1006"))
@@ -115,6 +111,7 @@ def test_a_refusal_for_good_fails_the_message_says_why_and_the_next_one_goes() -
     assert send().settlement.flight.message_id == second.pk
 
 
+@pytest.mark.fault(21)
 def test_not_connected_holds_the_session_and_costs_no_attempt() -> None:
     _, (message,) = session_with("one")
     settled = send(NotConnected("logged out"))
@@ -128,6 +125,7 @@ def test_not_connected_holds_the_session_and_costs_no_attempt() -> None:
     assert "session.held" in kinds()
 
 
+@pytest.mark.fault(22)
 def test_a_refused_session_is_held_until_a_person_resumes_it() -> None:
     session, _ = session_with("one")
     send(SessionRefused("bad token"))
@@ -139,6 +137,7 @@ def test_a_refused_session_is_held_until_a_person_resumes_it() -> None:
     assert send().is_current
 
 
+@pytest.mark.fault(20)
 def test_an_uncertain_message_waits_for_a_person_and_the_next_one_goes() -> None:
     _, (first, second) = session_with("one", "two")
     send(OutcomeUnknown("no answer"))
@@ -147,6 +146,7 @@ def test_an_uncertain_message_waits_for_a_person_and_the_next_one_goes() -> None
     assert send().settlement.flight.message_id == second.pk
 
 
+@pytest.mark.fault(20)
 def test_two_uncertain_outcomes_in_a_row_hold_the_session() -> None:
     session_with("one", "two", "three")
     assert send(OutcomeUnknown("no answer")).hold == ""
@@ -161,6 +161,7 @@ def test_an_accepted_message_between_two_uncertain_ones_ends_the_streak() -> Non
     assert send(OutcomeUnknown("no answer")).hold == ""
 
 
+@pytest.mark.fault(20)
 def test_the_hold_session_policy_holds_until_the_message_is_resolved() -> None:
     _, (first, _) = session_with("one", "two", on_uncertain=OnUncertain.HOLD_SESSION)
     assert send(OutcomeUnknown("no answer")).hold == "uncertain"

@@ -154,6 +154,7 @@ ANSWERS: list[tuple[str, waha_stub.Behaviour, type[SendError], str, str]] = [
     ("unheard of", failing("Cannot read properties of undefined"), OutcomeUnknown, "500", "Cannot read properties"),
     ("bare 500", answering(500, raw=b""), OutcomeUnknown, "500", "what became of the message"),
     ("502", answering(502, raw=PAGE), OutcomeUnknown, "502", "what became of the message"),
+    ("bare 502", answering(502, raw=b""), OutcomeUnknown, "502", "what became of the message"),
     ("503", answering(503, raw=PAGE), OutcomeUnknown, "503", "what became of the message"),
     ("504 of a gateway with JSON", answering(504, {"message": "upstream"}), OutcomeUnknown, "504", "upstream"),
     ("no id", answering(201, {"ack": 0}), OutcomeUnknown, "201", "without an id"),

@@ -10,7 +10,8 @@ from django.db import connection
 from sessions_app.queues import connection as redis_connection
 from tests.acceptance.engine import Engine
 from tests.acceptance.stack import Stack
-from tests.processes import Process
+from tests.acceptance.web import call
+from tests.processes import Process, find_free_port, gunicorn, wait_until
 from tests.reconciliation_lab import in_order
 from waqueue.embedded import EmbeddedValkey
 
@@ -35,6 +36,26 @@ def stack(
     database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
     yield Stack(own_redis, {"DATABASE_URL": database.geturl(), "REDIS_URL": own_redis.url}, process)
     _forget_clients()
+
+
+@pytest.fixture
+def web(stack: Stack, process: Callable[..., Process]) -> Callable[..., int]:
+    """Return `web(**environ)`: start a web server and return its port."""
+
+    def start(**environ: str) -> int:
+        port = find_free_port()
+        process(gunicorn, stack.environ | environ, port)
+
+        def answers() -> bool:
+            try:
+                return call(port, "GET", "/livez")[0] == 200
+            except OSError:
+                return False
+
+        wait_until(answers, 30, "the web server answers")
+        return port
+
+    return start
 
 
 @pytest.fixture

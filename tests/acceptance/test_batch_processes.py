@@ -3,55 +3,26 @@
 import http.client
 import json
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
 
 import pytest
 import redis
+from django.db.models import F
 
 from sessions_app.models import Batch, Message, Status
 from sessions_app.queues import keys
 from sessions_app.services import batches
 from tests.acceptance.stack import Stack
+from tests.acceptance.web import call
 from tests.api_client import ApiClient
-from tests.factories import PHONE, job_ids, line, make_session, submit
-from tests.processes import Process, find_free_port, gunicorn, wait_until
+from tests.factories import PHONE, is_due, job_ids, line, make_session, submit
+from tests.processes import wait_until
 from tests.reconciliation_lab import run
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 BATCH = "/whatsapp/sessions/alpha/messages/batch"
 BATCHES = "/whatsapp/batches"
-
-
-@pytest.fixture
-def web(stack: Stack, process: Callable[..., Process]) -> Callable[..., int]:
-    """Return `web(**environ)`: start a web server and return its port."""
-
-    def start(**environ: str) -> int:
-        port = find_free_port()
-        process(gunicorn, stack.environ | environ, port)
-
-        def answers() -> bool:
-            try:
-                return call(port, "GET", "/livez")[0] == 200
-            except OSError:
-                return False
-
-        wait_until(answers, 30, "the web server answers")
-        return port
-
-    return start
-
-
-def call(port: int, method: str, path: str, body: bytes | None = None, key: str = "") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    try:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
 
 
 def entries(count: int) -> list[dict[str, str]]:
@@ -81,24 +52,36 @@ def test_while_redis_is_down_a_batch_is_kept_and_reconciliation_puts_it_in_order
 
 
 @pytest.mark.fault(1)
-@pytest.mark.usefixtures("without_pause")
-def test_a_web_server_killed_between_the_commit_and_the_put_loses_nothing(
+@pytest.mark.usefixtures("known_redis", "without_pause")
+def test_what_a_web_server_killed_between_the_commit_and_the_put_had_taken_is_signalled_and_goes_in_its_place(
     stack: Stack, web: Callable[..., int]
 ) -> None:
     session = make_session("alpha")
     api = ApiClient()
     port = web(WAQUEUE_TEST_CRASH_AT="submit: rows committed", WEB_CONCURRENCY="1")
+    submit(session, "-1")
     with pytest.raises((http.client.HTTPException, OSError)):
-        call(port, "POST", BATCH, a_body(3000), api.plain)
-    assert Message.objects.filter(status=Status.QUEUED).count() == 3000
-    batch = Batch.objects.get()
+        call(port, "POST", BATCH, a_body(1000), api.plain)
+    submit(session, "1000")
+    # Nobody would look at this one.
+    make_session("beta")
+    with pytest.raises((http.client.HTTPException, OSError)):
+        call(port, "POST", BATCH.replace("alpha", "beta"), a_body(5), api.plain)
+    assert Message.objects.filter(status=Status.QUEUED).count() == 1007
+    # What was taken a moment ago may be on its way to Redis yet.
+    Message.objects.update(queued_at=F("queued_at") - timedelta(seconds=10))
     with redis.Redis.from_url(stack.redis.url) as client:
-        assert client.llen(keys.queue_key("alpha")) == 0
+        assert client.llen(keys.queue_key("alpha")) == 2
+        assert not is_due(client, "beta")
         run()
         assert job_ids(client, "alpha") == line(session)
-    texts = Message.objects.order_by("seq").values_list("text", flat=True)
-    assert list(texts) == [str(number) for number in range(3000)]
-    assert api.get(f"{BATCHES}/{batch.pk}")["counts"]["queued"] == 3000
+        assert is_due(client, "beta")
+    batch = Batch.objects.get(session=session)
+    assert api.get(f"{BATCHES}/{batch.pk}")["counts"]["queued"] == 1000
+    stack.worker()
+    stack.wait_for(1007, Status.SENT, within_s=60)
+    assert stack.ledger(session) == list(range(-1, 1001))
+    stack.assert_in_order_and_once("beta", 5)
 
 
 @pytest.mark.usefixtures("without_pause")

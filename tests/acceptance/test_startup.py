@@ -26,8 +26,9 @@ COMMANDS = sorted(path.stem for path in (PROJECT / "sessions_app/management/comm
 HARMLESS = [
     ["check"],
     ["shell", "-c", "from sessions_app.models import Session"],
-    ["collectstatic", "--noinput", "--dry-run"],
+    ["collectstatic", "--noinput", "--dry-run", "-v", "0"],
     ["makemigrations", "--check", "--dry-run"],
+    ["test"],
     *([command, "--help"] for command in COMMANDS),
 ]
 
@@ -91,15 +92,24 @@ def test_commands_with_both_stores_down_end_soon_and_without_a_traceback(
         assert one.wait(90) == code, (words, one.output)
         assert "Traceback" not in one.output, one.output
         assert "start-up reconciliation" not in one.output
-        # One line that says which store, besides what Django says of its own checks.
-        assert words[0] == "makemigrations" or re.search(
-            "PostgreSQL could not be asked|Redis cannot|could not run", one.output
-        )
+        # Besides what Django says of its own checks, and RQ above its table.
+        (said,) = [saying for saying in one.output.splitlines() if SAID.search(saying)] or [""]
+        assert bool(said) == (code != 0), one.output
+        assert code == 0 or words[0] == "rqstats" or one.output.strip() == said
 
+
+SAID = re.compile("PostgreSQL could not be asked|Redis could not be asked|could not run|Redis cannot")
 
 # Each command with what it answers when both stores are down, as its help says.
 WITHOUT_STORES: list[tuple[list[str], int]] = [
     (["makemigrations", "--check", "--dry-run"], 0),
+    (["collectstatic", "--noinput", "--dry-run", "-v", "0"], 0),
+    (["test"], 0),
+    (["migrate"], 1),
+    (["showmigrations"], 1),
+    (["createsuperuser", "--noinput", "--username", "a", "--email", "a@example.com"], 1),
+    (["rqstats"], 1),
+    (["rqenqueue", "a.b"], 1),
     (["reconcile_queues"], 2),
     (["reconcile_queues", "--dry-run", "--session", "alpha", "--format", "json"], 2),
     (["replay_incident"], 1),
@@ -116,16 +126,29 @@ WITHOUT_STORES: list[tuple[list[str], int]] = [
 
 
 @pytest.mark.fault(31)
+def test_what_is_wrong_in_the_program_still_shows_where(traps: Traps, process: Callable[..., Process]) -> None:
+    wrong = ("1 / 0", "from django.db import ProgrammingError; raise ProgrammingError('no such column')")
+    for one in [process(manage, traps.environ, "shell", "-v", "0", "-c", words) for words in wrong]:
+        assert one.wait(90) == 1
+        assert "Traceback" in one.output, one.output
+
+
+@pytest.mark.fault(31)
 def test_commands_with_empty_stores_begin_no_reconciliation(servers: Servers, process: Callable[..., Process]) -> None:
     postgres, valkey = servers.postgres(), servers.valkey()
     environ = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
     client = redis.Redis.from_url(valkey.url)
     stock_queue(client, "gone", "abc")
-    for words in (["check"], ["migrate", "-v", "0"], ["shell", "-c", "from sessions_app.models import Session"]):
-        one = process(manage, environ, *words)
-        assert one.wait(90) == 0, one.output
-        assert "Traceback" not in one.output
-        assert "orphan" not in one.output
+    without_tables = [(words, 0) for words in HARMLESS if "--help" not in words]
+    without_tables.append((["createsuperuser", "--noinput", "--username", "a", "--email", "a@example.com"], 1))
+    for commands in (without_tables, [(["migrate", "-v", "0"], 0)]):
+        for code, one in [(code, process(manage, environ, *words)) for words, code in commands]:
+            assert one.wait(90) == code, one.output
+            assert "Traceback" not in one.output
+            assert "orphan" not in one.output
+            if code:
+                lacks = 'PostgreSQL lacks a table: relation "auth_user" does not exist. Run `manage.py migrate` first.'
+                assert one.output.splitlines()[-1] == lacks
     assert client.llen("rq:queue:wa:gone") == 3
     with psycopg.connect(postgres.url) as database:
         assert database.execute("SELECT count(*) FROM wa_reconciliation").fetchone() == (0,)
