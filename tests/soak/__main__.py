@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import wait_until
-from tests.soak import aftermath, check, plan, report
+from tests.soak import aftermath, check, logs, plan, report
 from tests.soak.client import Web
 from tests.soak.engine import KEY, Engine
 from tests.soak.facts import Facts
@@ -103,11 +103,11 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
             person.resent, person.given_up, person.retried, person.pauses, remains,
         )  # fmt: skip
         found = check.violations(facts)
+        remains += logs.faults(folder)
         for line in report.details(facts, found):
             say(line)
         told = {"traffic": dict(traffic.counts), "person": dict(person.counts), "acts": monkey.done}
-        logged = {"tracebacks in the logs": aftermath.tracebacks(stage)}
-        return {"seed": given.seed, "minutes": given.minutes} | told | logged | report.summary(facts, found), not found
+        return {"seed": given.seed, "minutes": given.minutes} | told | report.summary(facts, found), not found
 
 
 def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: dict[str, tuple[int, int]]) -> None:

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import re
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
-from tests.processes import Process
 from tests.soak.facts import Attempt, Row
+from tests.soak.life import Life
 from tests.soak.monkey import Monkey
 from tests.soak.stage import DRAIN_SECONDS, Stage
 
@@ -50,7 +48,6 @@ WHERE o.state = 'archived' AND o.session_name LIKE 'ghost-%'
 """
 # A worker reconciles every 15 s, and what has been empty for a while is forgotten.
 _RECONCILED_SECONDS = 60.0
-_TRACEBACK = re.compile(r"^Traceback", re.MULTILINE)
 
 
 def wait_until_quiet(stage: Stage, deadline_seconds: float, say: Callable[[str], None]) -> list[str]:
@@ -95,32 +92,26 @@ def read_remains(stage: Stage, monkey: Monkey) -> list[str]:
 
 
 def end_processes(stage: Stage) -> list[str]:
-    """Ask every worker to leave; return who did not, or not in good order."""
-    everybody = [*stage.workers, *stage.leaving]
-    for worker in everybody:
-        if worker.is_running():
-            worker.send(signal.SIGTERM)
-    ends = [(worker, _end_of(worker)) for worker in everybody]
-    # One that was asked to leave may have been killed before it had.
-    left = [f"{worker.log.name}: a worker ended with {code}" for worker, code in ends if code not in (0, -9)]
+    """Ask every worker to leave; return who did not, not in good order, or had left before unasked."""
+    for worker in stage.workers:
+        worker.ask_to_leave()
+    left = [f"{worker.name}: a worker does not leave" for worker in stage.lives[1:] if not _has_ended(worker)]
+    for life in stage.lives:
+        life.look()
+        left += life.wrong
     for command in stage.commands:
         if command.wait(60) not in (0, 1, 2):
             left.append(f"reconcile_queues ended with {command.returncode}")
     return left
 
 
-def tracebacks(stage: Stage) -> dict[str, int]:
-    """How many tracebacks each log holds: each is worth a look."""
-    logs = sorted(stage.folder.glob("*.log"))
-    counts = {log.name: len(_TRACEBACK.findall(log.read_text("utf-8", "replace"))) for log in logs}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _end_of(worker: Process) -> int | None:
-    with contextlib.suppress(AssertionError):
-        return worker.wait(DRAIN_SECONDS + 30)
-    worker.kill()
-    return None
+def _has_ended(worker: Life) -> bool:
+    try:
+        worker.process.wait(DRAIN_SECONDS + 30)
+    except AssertionError:
+        worker.kill()
+        return False
+    return True
 
 
 def _unsent(stage: Stage) -> dict[str, int]:
