@@ -126,6 +126,16 @@ def _high_priority_overtaken(case: Case) -> None:
 
 
 def _scheduled_overtaken_after_it_came_due(case: Case) -> None:
+def _overtaken_before_its_client_read_the_answer(case: Case) -> None:
+    _overtaken(case)
+    case.facts.promises[1].accepted_at = 104.0
+
+
+def _overtaken_though_its_client_never_read_an_answer(case: Case) -> None:
+    _overtaken(case)
+    case.facts.promises[1].accepted_at = None
+
+
     _overtaken(case)
     case.row("b", is_scheduled=True, queued_at=90.0)
 
@@ -188,6 +198,8 @@ def test_a_broken_promise_is_found_and_told_apart(kind: str, break_it: Callable[
     assert case.found() == set()
     break_it(case)
     assert case.found() == {kind}
+    ("order", _overtaken_before_its_client_read_the_answer),
+    ("order", _overtaken_though_its_client_never_read_an_answer),
     assert any(kind.upper() in line for line in report.details(case.facts, check.violations(case.facts)))
     assert report.summary(case.facts, check.violations(case.facts))["violations"][kind] >= 1
 
@@ -240,6 +252,20 @@ def test_a_flight_whose_time_is_over_is_no_flight() -> None:
     case.entry("b").arrived_at, case.entry("b").ended_at = 110.0, 110.1
     case.fenced("b", (109.9, "sent"))
     assert case.found() == set()
+
+
+def test_what_was_resent_does_not_count_as_overtaken_by_what_went_after_its_first_hand_over() -> None:
+    case = Case(policy="resend")
+    case.entry("b").answer = Answer.UNCLEAR
+    case.arrives("b", 105.0)
+    case.row("b", resends=1)
+    case.fenced("b", (100.9, "uncertain"), (104.9, "sent"))
+    case.facts.promises[1].accepted_at = None
+    assert case.found() == set()
+    # But its first came after that of c.
+    case.entry("b").arrived_at, case.entry("b").ended_at = 103.0, 103.1
+    case.fenced("b", (102.9, "uncertain"), (104.9, "sent"))
+    assert case.found() == {"order"}
 
 
 def test_high_priority_goes_before_only_once_it_was_accepted() -> None:

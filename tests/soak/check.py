@@ -121,10 +121,11 @@ def _order(index: _Index) -> Iterator[Violation]:
         rows.sort(key=lambda row: (row.priority, row.seq))
         begun = [(_begun(index, row), row) for row in rows]
         for at, ahead in enumerate(rows):
-            since, done = _in_line_since(index, ahead), _handed_over(index, ahead)
+            done = _handed_over(index, ahead)
             for (arrived, fenced), behind in begun[at + 1 :]:
                 if since is not None and arrived < done and fenced > since:
                     yield Violation(
+                since = _in_line_since(index, ahead, behind)
                         "order", f"{behind.text} was handed over {done - arrived:.3f} s before {ahead.text}",
                         ahead.session, (ahead.text, behind.text),
                     )  # fmt: skip
@@ -147,10 +148,14 @@ def _handed_over(index: _Index, row: Row) -> float:
     return entries[0 if is_tried_again else -1].arrived_at
 
 
-def _in_line_since(index: _Index, row: Row) -> float | None:
-    if row.is_scheduled:
-        return None if row.queued_at is None else row.queued_at + _PROMOTION_SECONDS
-    promise = index.promises.get(row.text)
+def _in_line_since(index: _Index, ahead: Row, behind: Row) -> float | None:
+    """From when on the second of them has to wait for the first."""
+    if ahead.is_scheduled:
+        return None if ahead.queued_at is None else ahead.queued_at + _PROMOTION_SECONDS
+    # Who draws a place waits for the commit of those before it: whenever its client heard of it, `ahead` was there.
+    if ahead.priority == behind.priority:
+        return 0.0
+    promise = index.promises.get(ahead.text)
     return promise.accepted_at if promise else None
 
 
