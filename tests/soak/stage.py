@@ -85,7 +85,7 @@ class Stage:
         """Have everything run that should, undisturbed."""
         self.start_postgres()
         self.start_redis()
-        self.redis_proxy.latency_s = 0.0
+        self.redis_proxy.latency_s = self.postgres_proxy.latency_s = 0.0
         for slot in list(self.frozen):
             self.thaw(slot)
         for slot in range(len(self.workers)):
