@@ -21,7 +21,8 @@ _ROWS = """
 SELECT m.id::text, s.name, m.text, m.status, m.seq, m.priority, m.resends, extract(epoch FROM m.queued_at)::float8,
        m.scheduled_at IS NOT NULL,
        (SELECT coalesce(array_agg(DISTINCT e.kind), '{}') FROM wa_event e WHERE e.message_id = m.id),
-       (SELECT coalesce(json_agg(json_build_array(extract(epoch FROM a.fenced_at), a.outcome, a.token)
+       (SELECT coalesce(json_agg(json_build_array(extract(epoch FROM a.fenced_at), a.outcome, a.token,
+                                                   extract(epoch FROM a.finished_at))
                                  ORDER BY a.token), '[]')
         FROM wa_attempt a WHERE a.message_id = m.id)
 FROM wa_message m JOIN wa_session s ON s.id = m.session_id
@@ -42,6 +43,11 @@ _REMAINS = {
         WHERE stopped_at IS NULL AND missed_at IS NULL AND heartbeat_at < now() - interval '60 seconds'""",
     "orphans that are not archived": "SELECT count(*) FROM wa_orphan WHERE state = 'detected'",
 }
+_COUNTED = """
+SELECT s.name, extract(epoch FROM d.hour_began_at)::float8, d.hour_count
+FROM wa_session_dispatch d JOIN wa_session s ON s.id = d.session_id
+WHERE s.hourly_cap > 0 AND d.hour_began_at IS NOT NULL
+"""
 _ARCHIVED = """
 SELECT e.content ->> 'text' FROM wa_orphan_entry e JOIN wa_orphan o ON o.id = e.orphan_id
 WHERE o.state = 'archived' AND o.session_name LIKE 'ghost-%'
@@ -77,6 +83,13 @@ def read_rows(stage: Stage) -> list[Row]:
     return [
         Row(*row[:9], told=frozenset(row[9]), attempts=tuple(Attempt(*attempt) for attempt in row[10])) for row in rows
     ]
+
+
+def read_counted(stage: Stage) -> dict[str, tuple[float, int]]:
+    """What the sessions with a cap have counted towards it, and since when."""
+    with stage.database() as connection:
+        rows = connection.execute(_COUNTED).fetchall()
+    return {name: (since, count) for name, since, count in rows}
 
 
 def read_remains(stage: Stage, monkey: Monkey) -> list[str]:
