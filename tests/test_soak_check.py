@@ -140,6 +140,11 @@ def _high_priority_overtaken(case: Case) -> None:
     case.row("c", priority=0)
 
 
+def _high_priority_overtaken_by_a_later_one_before_its_client_read_the_answer(case: Case) -> None:
+    _overtaken_before_its_client_read_the_answer(case)
+    case.row("b", priority=0)
+
+
 def _scheduled_overtaken_after_it_came_due(case: Case) -> None:
     _overtaken(case)
     case.row("b", is_scheduled=True, queued_at=90.0)
@@ -200,6 +205,7 @@ _BROKEN: list[tuple[str, Callable[[Case], None]]] = [
     ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),
     ("order", _overtaken_before_its_client_read_the_answer),
     ("order", _overtaken_though_its_client_never_read_an_answer),
+    ("order", _high_priority_overtaken_by_a_later_one_before_its_client_read_the_answer),
     ("order", _scheduled_overtaken_after_it_came_due),
     ("pace", _sooner_than_its_pace), ("pace", _tried_again_sooner_than_its_pace),
     ("pace", _sooner_to_one_recipient),

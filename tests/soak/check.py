@@ -155,7 +155,7 @@ def _in_line_since(index: _Index, ahead: Row, behind: Row) -> float | None:
     if ahead.is_scheduled:
         return None if ahead.queued_at is None else ahead.queued_at + _PROMOTION_SECONDS
     # Who draws a place waits for the commit of those before it: whenever its client heard of it, `ahead` was there.
-    if ahead.priority == behind.priority:
+    if ahead.seq < behind.seq:
         return 0.0
     promise = index.promises.get(ahead.text)
     return promise.accepted_at if promise else None
