@@ -42,6 +42,11 @@ class Case:
         """Give a message these attempts, by when each was fenced and what came of it."""
         self.row(text, attempts=tuple(Attempt(at, outcome, token) for token, (at, outcome) in enumerate(attempts)))
 
+    def finished(self, *times: float) -> None:
+        """Give the only attempt of each message its end."""
+        for row, at in zip(self.facts.rows, times, strict=True):
+            self.row(row.text, attempts=(replace(row.attempts[0], finished_at=at),))
+
     def drop(self, text: str) -> None:
         """Have the engine never hear of a message."""
         self.facts.entries = [entry for entry in self.facts.entries if entry.text != text]
@@ -121,8 +126,23 @@ def _overtaken_between_two_tries(case: Case) -> None:
     case.fenced("b", (100.9, "retry"), (102.9, "sent"))
 
 
+def _overtaken_before_its_client_read_the_answer(case: Case) -> None:
+    _overtaken(case)
+    case.facts.promises[1].accepted_at = 104.0
+
+
+def _overtaken_though_its_client_never_read_an_answer(case: Case) -> None:
+    _overtaken(case)
+    case.facts.promises[1].accepted_at = None
+
+
 def _high_priority_overtaken(case: Case) -> None:
     case.row("c", priority=0)
+
+
+def _high_priority_overtaken_by_a_later_one_before_its_client_read_the_answer(case: Case) -> None:
+    _overtaken_before_its_client_read_the_answer(case)
+    case.row("b", priority=0)
 
 
 def _scheduled_overtaken_after_it_came_due(case: Case) -> None:
@@ -141,6 +161,16 @@ def _tried_again_sooner_than_its_pace(case: Case) -> None:
     case.entry("c").arrived_at, case.entry("c").ended_at = 102.5, 102.6
     case.fenced("b", (100.9, "retry"), (101.4, "sent"))
     case.fenced("c", (102.4, "sent"))
+
+
+def _sooner_to_one_recipient(case: Case) -> None:
+    case.facts.recipient_paces["s"] = 2.5
+    case.entry("b").chat = "another"
+
+
+def _not_counted_towards_its_cap(case: Case) -> None:
+    case.finished(100.1, 101.1, 102.1)
+    case.facts.counted["s"] = (100.1, 2)
 
 
 def _places_in_another_order(case: Case) -> None:
@@ -173,8 +203,13 @@ _BROKEN: list[tuple[str, Callable[[Case], None]]] = [
     ("unpromised", _never_handed_in), ("unpromised", _through_another_session),
     ("overlap", _before_the_answer), ("overlap", _while_the_one_before_hangs),
     ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),
+    ("order", _overtaken_before_its_client_read_the_answer),
+    ("order", _overtaken_though_its_client_never_read_an_answer),
+    ("order", _high_priority_overtaken_by_a_later_one_before_its_client_read_the_answer),
     ("order", _scheduled_overtaken_after_it_came_due),
     ("pace", _sooner_than_its_pace), ("pace", _tried_again_sooner_than_its_pace),
+    ("pace", _sooner_to_one_recipient),
+    ("cap", _not_counted_towards_its_cap),
     ("place", _places_in_another_order),
     ("paused", _while_paused),
     ("untold", _uncertain_without_a_word), ("untold", _failed_without_a_word),
@@ -225,6 +260,20 @@ def test_what_never_arrived_before_it_was_given_up_may_come_after_those_behind_i
     assert case.found() == set()
 
 
+def test_what_was_resent_does_not_count_as_overtaken_by_what_went_after_its_first_hand_over() -> None:
+    case = Case(policy="resend")
+    case.entry("b").answer = Answer.UNCLEAR
+    case.arrives("b", 105.0)
+    case.row("b", resends=1)
+    case.fenced("b", (100.9, "uncertain"), (104.9, "sent"))
+    case.facts.promises[1].accepted_at = None
+    assert case.found() == set()
+    # But its first came after that of c.
+    case.entry("b").arrived_at, case.entry("b").ended_at = 103.0, 103.1
+    case.fenced("b", (102.9, "uncertain"), (104.9, "sent"))
+    assert case.found() == {"order"}
+
+
 def test_what_a_person_tried_again_may_come_after_those_behind_it() -> None:
     case = Case()
     case.entry("a").answer, case.entry("a").accepted = Answer.REFUSED, False
@@ -263,6 +312,27 @@ def test_a_pace_counts_from_the_last_hand_over_that_met_a_link() -> None:
     down.said, down.arrived_at, down.ended_at = NOT_CONNECTED, 101.5, 101.6
     case.fenced("c", (101.45, "held"), (101.99, "sent"))
     assert case.found() == {"pace"}
+
+
+def test_a_pace_per_recipient_counts_the_hand_overs_to_each_by_themselves() -> None:
+    case = Case()
+    case.facts.recipient_paces["s"] = 2.5
+    assert case.found() == {"pace"}
+    for text in "abc":
+        case.entry(text).chat = text
+    assert case.found() == set()
+
+
+def test_a_cap_counts_from_the_beginning_of_its_window_and_not_what_was_put_back() -> None:
+    case = Case()
+    case.finished(100.1, 101.1, 102.1)
+    case.facts.counted["s"] = (101.1, 2)
+    assert case.found() == set()
+    case.facts.counted["s"] = (100.1, 2)
+    assert case.found() == {"cap"}
+    case.row("b", attempts=(Attempt(100.8, "returned", 7, 100.85), *case.facts.rows[1].attempts))
+    case.facts.counted["s"] = (100.1, 3)
+    assert case.found() == set()
 
 
 def test_what_was_scheduled_is_overtaken_until_it_comes_due() -> None:

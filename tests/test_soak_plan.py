@@ -13,6 +13,7 @@ _ENDS = {
     "web.kill": "web.start",
     "redis.kill": "redis.start",
     "redis.slow": "redis.fast",
+    "postgres.slow": "postgres.fast",
     "postgres.kill": "postgres.start",
     "engine.disconnect": "engine.connect",
     "engine.hang": "engine.answer",

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import re
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
-from tests.processes import Process
 from tests.soak.facts import Attempt, Row
+from tests.soak.life import Life
 from tests.soak.monkey import Monkey
 from tests.soak.stage import DRAIN_SECONDS, Stage
 
@@ -23,7 +21,8 @@ _ROWS = """
 SELECT m.id::text, s.name, m.text, m.status, m.seq, m.priority, m.resends, extract(epoch FROM m.queued_at)::float8,
        m.scheduled_at IS NOT NULL,
        (SELECT coalesce(array_agg(DISTINCT e.kind), '{}') FROM wa_event e WHERE e.message_id = m.id),
-       (SELECT coalesce(json_agg(json_build_array(extract(epoch FROM a.fenced_at), a.outcome, a.token)
+       (SELECT coalesce(json_agg(json_build_array(extract(epoch FROM a.fenced_at), a.outcome, a.token,
+                                                   extract(epoch FROM a.finished_at))
                                  ORDER BY a.token), '[]')
         FROM wa_attempt a WHERE a.message_id = m.id)
 FROM wa_message m JOIN wa_session s ON s.id = m.session_id
@@ -44,13 +43,17 @@ _REMAINS = {
         WHERE stopped_at IS NULL AND missed_at IS NULL AND heartbeat_at < now() - interval '60 seconds'""",
     "orphans that are not archived": "SELECT count(*) FROM wa_orphan WHERE state = 'detected'",
 }
+_COUNTED = """
+SELECT s.name, extract(epoch FROM d.hour_began_at)::float8, d.hour_count
+FROM wa_session_dispatch d JOIN wa_session s ON s.id = d.session_id
+WHERE s.hourly_cap > 0 AND d.hour_began_at IS NOT NULL
+"""
 _ARCHIVED = """
 SELECT e.content ->> 'text' FROM wa_orphan_entry e JOIN wa_orphan o ON o.id = e.orphan_id
 WHERE o.state = 'archived' AND o.session_name LIKE 'ghost-%'
 """
 # A worker reconciles every 15 s, and what has been empty for a while is forgotten.
 _RECONCILED_SECONDS = 60.0
-_TRACEBACK = re.compile(r"^Traceback", re.MULTILINE)
 
 
 def wait_until_quiet(stage: Stage, deadline_seconds: float, say: Callable[[str], None]) -> list[str]:
@@ -82,6 +85,13 @@ def read_rows(stage: Stage) -> list[Row]:
     ]
 
 
+def read_counted(stage: Stage) -> dict[str, tuple[float, int]]:
+    """What the sessions with a cap have counted towards it, and since when."""
+    with stage.database() as connection:
+        rows = connection.execute(_COUNTED).fetchall()
+    return {name: (since, count) for name, since, count in rows}
+
+
 def read_remains(stage: Stage, monkey: Monkey) -> list[str]:
     """What is wrong with the waqueue as a whole."""
     with stage.database() as connection:
@@ -95,32 +105,26 @@ def read_remains(stage: Stage, monkey: Monkey) -> list[str]:
 
 
 def end_processes(stage: Stage) -> list[str]:
-    """Ask every worker to leave; return who did not, or not in good order."""
-    everybody = [*stage.workers, *stage.leaving]
-    for worker in everybody:
-        if worker.is_running():
-            worker.send(signal.SIGTERM)
-    ends = [(worker, _end_of(worker)) for worker in everybody]
-    # One that was asked to leave may have been killed before it had.
-    left = [f"{worker.log.name}: a worker ended with {code}" for worker, code in ends if code not in (0, -9)]
+    """Ask every worker to leave; return who did not, not in good order, or had left before unasked."""
+    for worker in stage.workers:
+        worker.ask_to_leave()
+    left = [f"{worker.name}: a worker does not leave" for worker in stage.lives[1:] if not _has_ended(worker)]
+    for life in stage.lives:
+        life.look()
+        left += life.wrong
     for command in stage.commands:
         if command.wait(60) not in (0, 1, 2):
             left.append(f"reconcile_queues ended with {command.returncode}")
     return left
 
 
-def tracebacks(stage: Stage) -> dict[str, int]:
-    """How many tracebacks each log holds: each is worth a look."""
-    logs = sorted(stage.folder.glob("*.log"))
-    counts = {log.name: len(_TRACEBACK.findall(log.read_text("utf-8", "replace"))) for log in logs}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _end_of(worker: Process) -> int | None:
-    with contextlib.suppress(AssertionError):
-        return worker.wait(DRAIN_SECONDS + 30)
-    worker.kill()
-    return None
+def _has_ended(worker: Life) -> bool:
+    try:
+        worker.process.wait(DRAIN_SECONDS + 30)
+    except AssertionError:
+        worker.kill()
+        return False
+    return True
 
 
 def _unsent(stage: Stage) -> dict[str, int]:

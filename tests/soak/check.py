@@ -8,6 +8,8 @@ from tests.soak.facts import NOT_CONNECTED, Answer, Attempt, Entry, Facts, Promi
 
 SENT = ("sent", "delivered", "read")
 ENDED = (*SENT, "failed", "cancelled", "expired", "uncertain")
+# What an attempt comes to when its engine was troubled.
+_COUNTED = ("sent", "retry", "failed", "uncertain")
 # A message that was scheduled is in line from its promotion's commit on, which may be a while after its `queued_at`.
 _PROMOTION_SECONDS = 5.0
 # Clocks are the same; what was read from them may be off by a moment.
@@ -121,8 +123,9 @@ def _order(index: _Index) -> Iterator[Violation]:
         rows.sort(key=lambda row: (row.priority, row.seq))
         begun = [(_begun(index, row), row) for row in rows]
         for at, ahead in enumerate(rows):
-            since, done = _in_line_since(index, ahead), _handed_over(index, ahead)
+            done = _handed_over(index, ahead)
             for (arrived, fenced), behind in begun[at + 1 :]:
+                since = _in_line_since(index, ahead, behind)
                 if since is not None and arrived < done and fenced > since:
                     yield Violation(
                         "order", f"{behind.text} was handed over {done - arrived:.3f} s before {ahead.text}",
@@ -147,27 +150,52 @@ def _handed_over(index: _Index, row: Row) -> float:
     return entries[0 if is_tried_again else -1].arrived_at
 
 
-def _in_line_since(index: _Index, row: Row) -> float | None:
-    if row.is_scheduled:
-        return None if row.queued_at is None else row.queued_at + _PROMOTION_SECONDS
-    promise = index.promises.get(row.text)
+def _in_line_since(index: _Index, ahead: Row, behind: Row) -> float | None:
+    """From when on the second of them has to wait for the first."""
+    if ahead.is_scheduled:
+        return None if ahead.queued_at is None else ahead.queued_at + _PROMOTION_SECONDS
+    # Who draws a place waits for the commit of those before it: whenever its client heard of it, `ahead` was there.
+    if ahead.seq < behind.seq:
+        return 0.0
+    promise = index.promises.get(ahead.text)
     return promise.accepted_at if promise else None
 
 
 def _pace(index: _Index) -> Iterator[Violation]:
-    """A session with a pace troubles its engine no sooner than that after the last time."""
-    for session, least in index.facts.paces.items():
-        last: Entry | None = None
+    """A session with a pace troubles its engine no sooner than that after the last time, or each recipient so."""
+    facts = index.facts
+    for session, least in facts.paces.items():
+        yield from _too_soon(session, index.by_session[session], least, "")
+    for session, least in facts.recipient_paces.items():
+        by_chat: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in index.by_session[session]:
-            gap = entry.arrived_at - last.arrived_at if last else least
-            if last is not None and gap < least - _MOMENT:
-                yield Violation(
-                    "pace", f"{entry.text} arrived {gap:.3f} s after {last.text}, and not {least:g} s", session,
-                    (last.text, entry.text),
-                )  # fmt: skip
-            # Whatever came of it begins a wait, but for a link that was down: no one was sent anything.
-            if (entry.answer, entry.said) != (Answer.REFUSED, NOT_CONNECTED):
-                last = entry
+            by_chat[entry.chat].append(entry)
+        for entries in by_chat.values():
+            yield from _too_soon(session, entries, least, " to the same recipient")
+
+
+def _too_soon(session: str, entries: list[Entry], least: float, where: str) -> Iterator[Violation]:
+    last: Entry | None = None
+    for entry in entries:
+        gap = entry.arrived_at - last.arrived_at if last else least
+        if last is not None and gap < least - _MOMENT:
+            yield Violation(
+                "pace", f"{entry.text} arrived {gap:.3f} s after {last.text}{where}, and not {least:g} s", session,
+                (last.text, entry.text),
+            )  # fmt: skip
+        # Whatever came of it begins a wait, but for a link that was down: no one was sent anything.
+        if (entry.answer, entry.said) != (Answer.REFUSED, NOT_CONNECTED):
+            last = entry
+
+
+def _caps(index: _Index) -> Iterator[Violation]:
+    """What a session has sent counts towards its cap. A late answer to what was uncertain may count once more."""
+    for session, (since, count) in index.facts.counted.items():
+        attempts = [each for row in index.facts.rows if row.session == session for each in row.attempts]
+        # Both times are read from the same clock, in the same transaction.
+        sent = [each for each in attempts if each.outcome in _COUNTED and (each.finished_at or 0.0) >= since]
+        if count < len(sent):
+            yield Violation("cap", f"has counted {count} of {len(sent)} hand-overs towards its cap", session)
 
 
 def _places(index: _Index) -> Iterator[Violation]:
@@ -206,9 +234,9 @@ def _of(what: Row | Promise, kind: str, why: str) -> Violation:
 
 
 _LOOKS: tuple[Callable[[_Index], Iterator[Violation]], ...] = (
-    _lost, _doubled, _twice, _untrue, _unpromised, _overlaps, _order, _pace, _places, _paused, _untold,
+    _lost, _doubled, _twice, _untrue, _unpromised, _overlaps, _order, _pace, _caps, _places, _paused, _untold,
 )  # fmt: skip
 KINDS = (
-    "lost", "doubled", "twice", "untrue", "unpromised", "overlap", "order", "pace", "place", "paused", "untold",
-    "remains",
+    "lost", "doubled", "twice", "untrue", "unpromised", "overlap", "order", "pace", "cap", "place", "paused",
+    "untold", "remains",
 )  # fmt: skip

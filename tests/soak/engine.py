@@ -64,12 +64,12 @@ class Engine:
         name = str(sent.body["session"])
         # Whoever hung up before this arrived is heard before it.
         await asyncio.sleep(0)
-        entry = Entry(name, sent.text, time.time())
+        entry = Entry(name, sent.text, time.time(), chat=str(sent.body["chatId"]))
         self._close_those_who_left(name, entry.arrived_at)
         self.entries.append(entry)
         self._under_way[name].append((entry, request))
         try:
-            response = await self._answer(entry, request, str(sent.body["chatId"]))
+            response = await self._answer(entry, request)
             if _has_left(request):
                 entry.answer = Answer.UNCLEAR
             return response
@@ -78,7 +78,7 @@ class Engine:
             if entry.ended_at is None:
                 entry.ended_at = time.time()
 
-    async def _answer(self, entry: Entry, request: web.Request, chat: str) -> web.StreamResponse:
+    async def _answer(self, entry: Entry, request: web.Request) -> web.StreamResponse:
         if self._stub.sessions.get(entry.session) != WORKING:
             return _refusal(entry, int(NOT_CONNECTED), wrong_state(entry.session, _DISCONNECTED))
         self._came[entry.text] += 1
@@ -103,7 +103,7 @@ class Engine:
             return web.Response()
         await self._wait(entry, request, (number >> 10) % 1000 / 1000, mood)
         entry.answer = Answer.ACCEPTED
-        return web.json_response(accepted(chat, f"3EB0{len(self.entries):08d}"), status=201)
+        return web.json_response(accepted(entry.chat, f"3EB0{len(self.entries):08d}"), status=201)
 
     async def _wait(self, entry: Entry, request: web.Request, fraction: float, mood: str) -> None:
         seconds = {"slow": 0.3 + 1.7 * fraction, "hang": _HANG_SECONDS}.get(mood, 0.005 + 0.055 * fraction)

@@ -30,6 +30,8 @@ class Entry:
     ended_at: float | None = None
     answer: Answer = Answer.UNCLEAR
     said: str = ""
+    # To whom it went.
+    chat: str = ""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Attempt:
     fenced_at: float
     outcome: str
     token: int = 0
+    finished_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,10 @@ class Facts:
     policies: dict[str, str] = field(default_factory=dict)
     # The least wait between two hand-overs of a session, in seconds, where it has one. It never changes.
     paces: dict[str, float] = field(default_factory=dict)
+    # The same between two to one recipient.
+    recipient_paces: dict[str, float] = field(default_factory=dict)
+    # Of each session with a cap: when its window began, and how many hand-overs it has counted since.
+    counted: dict[str, tuple[float, int]] = field(default_factory=dict)
     # Messages by id. Uncertain ones that the person had sent again, or gave up; failed ones that it had tried again.
     resent_by_person: set[str] = field(default_factory=set)
     given_up_by_person: set[str] = field(default_factory=set)

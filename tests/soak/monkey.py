@@ -50,6 +50,8 @@ class Monkey:
             "redis.fast": lambda _: setattr(redis_proxy, "latency_s", 0.0),
             "postgres.kill": lambda _: stage.postgres.kill(),
             "postgres.start": lambda _: stage.start_postgres(),
+            "postgres.slow": lambda act: setattr(postgres_proxy, "latency_s", act.value),
+            "postgres.fast": lambda _: setattr(postgres_proxy, "latency_s", 0.0),
             "postgres.terminate": lambda _: stage.end_database_connections(),
             "postgres.cut": lambda _: postgres_proxy.cut(server_hears=True),
             "reconcile": lambda _: stage.begin_command("reconcile_queues"),

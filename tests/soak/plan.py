@@ -39,9 +39,14 @@ def _lasting(begin: str, end: str, least: float, most: float, targets: int = 0) 
     return play
 
 
-def _slow_redis(chance: random.Random) -> list[Act]:
-    delay, seconds = round(chance.uniform(0.2, 0.5), 2), round(chance.uniform(3, 8), 2)
-    return [Act(0, "redis.slow", value=delay), Act(seconds, "redis.fast")]
+def _slow(store: str, least: float, most: float) -> Card:
+    """Each piece that a client sends to that store is so many seconds late."""
+
+    def play(chance: random.Random) -> list[Act]:
+        delay, seconds = round(chance.uniform(least, most), 2), round(chance.uniform(3, 8), 2)
+        return [Act(0, f"{store}.slow", value=delay), Act(seconds, f"{store}.fast")]
+
+    return play
 
 
 def _at_once(name: str, targets: int = 0) -> Card:
@@ -63,9 +68,11 @@ DECK: tuple[Card, ...] = (
     _at_once("redis.empty"),
     _at_once("redis.old"),
     _at_once("redis.cut"),
-    _slow_redis,
+    _slow("redis", 0.2, 0.5),
     _lasting("postgres.kill", "postgres.start", 0, 1),
     _lasting("postgres.kill", "postgres.start", 5, 20),
+    # A request needs several turns, and who asks in a row waits for each.
+    _slow("postgres", 0.02, 0.1),
     _at_once("postgres.terminate"),
     _at_once("postgres.cut"),
     _at_once("reconcile"),

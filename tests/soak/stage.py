@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 import redis
 
-from tests.processes import PROJECT, Process, catches, find_free_port, gunicorn, rqworker
+from tests.processes import PROJECT, find_free_port, gunicorn, rqworker
 from tests.proxy import Proxy
 from tests.servers import Servers
+from tests.soak.life import Life
 
 # What operators may set too. Heartbeats, silence and steadiness are the product's own.
 SEND_SECONDS = 8
@@ -47,15 +48,18 @@ class Stage:
             "REDIS_URL": self.redis_proxy.instead_of(self.redis.url),
         }
         self.port = find_free_port()
-        self.web = gunicorn(folder / "web.log", self.environ, self.port)
-        self.workers = [self._worker(slot) for slot in range(workers)]
+        self.web = Life(gunicorn(folder / "web.log", self.environ, self.port))
+        self.workers = [self._worker(str(slot)) for slot in range(workers)]
         # Workers that were asked to leave; those that are frozen, by slot; commands that run beside everything.
-        self.leaving: list[Process] = []
-        # Asked to leave before they listened to signals: Python has not come as far, and they served nothing.
-        self.leaving_at_birth: list[Process] = []
-        self.frozen: dict[int, Process] = {}
+        self.leaving: list[Life] = []
+        self.frozen: dict[int, Life] = {}
         self.commands: list[subprocess.Popen[bytes]] = []
         self._old_redis = self._servers.folder / "old-redis"
+
+    @property
+    def lives(self) -> list[Life]:
+        """All that serve or have served, the frozen ones among them."""
+        return [self.web, *self.workers, *self.leaving]
 
     def start(self) -> str:
         """Start everything; return a key of the API that may do everything."""
@@ -69,8 +73,8 @@ class Stage:
 
     def close(self) -> None:
         """End everything."""
-        for process in (self.web, *self.workers, *self.leaving, *self.leaving_at_birth, *self.frozen.values()):
-            process.kill()
+        for life in self.lives:
+            life.kill()
         for command in self.commands:
             command.kill()
             command.wait()
@@ -81,7 +85,7 @@ class Stage:
         """Have everything run that should, undisturbed."""
         self.start_postgres()
         self.start_redis()
-        self.redis_proxy.latency_s = 0.0
+        self.redis_proxy.latency_s = self.postgres_proxy.latency_s = 0.0
         for slot in list(self.frozen):
             self.thaw(slot)
         for slot in range(len(self.workers)):
@@ -117,8 +121,7 @@ class Stage:
 
     def start_web(self) -> None:
         """Start the web server unless it runs."""
-        if not self.web.is_running():
-            self.web.start()
+        self.web.start()
 
     def kill_web(self) -> None:
         """Kill the web server with its processes."""
@@ -126,8 +129,7 @@ class Stage:
 
     def start_worker(self, slot: int) -> None:
         """Start a worker unless it runs."""
-        if not self.workers[slot].is_running():
-            self.workers[slot].start()
+        self.workers[slot].start()
 
     def kill_worker(self, slot: int) -> None:
         """Kill a worker, frozen or not."""
@@ -137,28 +139,26 @@ class Stage:
 
     def replace_worker(self, slot: int) -> None:
         """Ask a worker to leave and start another."""
-        old = self.workers[slot]
-        if old.is_running():
-            listens = catches(old.pid, signal.SIGTERM)
-            old.send(signal.SIGTERM)
-            (self.leaving if listens else self.leaving_at_birth).append(old)
-        self.workers[slot] = self._worker(slot)
+        self.workers[slot].ask_to_leave()
+        self.leaving.append(self.workers[slot])
+        # With a log of its own, for the other one still writes.
+        self.workers[slot] = self._worker(f"{slot}-after-{len(self.leaving)}")
         self.workers[slot].start()
 
     def freeze(self, slot: int) -> None:
         """Stop a worker in its tracks."""
         if slot not in self.frozen and self.workers[slot].is_running():
-            self.workers[slot].send(signal.SIGSTOP)
+            self.workers[slot].process.send(signal.SIGSTOP)
             self.frozen[slot] = self.workers[slot]
 
     def thaw(self, slot: int) -> None:
         """Let a frozen worker go on."""
-        process = self.frozen.pop(slot, None)
-        if process is not None and process.is_running():
-            process.send(signal.SIGCONT)
+        life = self.frozen.pop(slot, None)
+        if life is not None and life.is_running():
+            life.process.send(signal.SIGCONT)
 
-    def _worker(self, slot: int) -> Process:
-        return rqworker(self.folder / f"worker-{slot}.log", self.environ)
+    def _worker(self, name: str) -> Life:
+        return Life(rqworker(self.folder / f"worker-{name}.log", self.environ))
 
     # The stores.
 

@@ -14,7 +14,8 @@ from tests.soak.facts import Promise
 _CLIENTS = 8
 _PAUSE_SECONDS = 0.3
 _BATCH = (2, 30)
-_PHONES = [f"+5193024{number:04d}" for number in range(50)]
+# Few, so that whoever has to wait per recipient has to.
+_PHONES = [f"+5193024{number:04d}" for number in range(8)]
 # What one hand-in is, by weight.
 _KINDS = {"single": 70, "high": 7, "scheduled": 7, "expiring": 4, "batch": 12, "keyless": 4, "cancel": 5}
 
