@@ -53,6 +53,15 @@ def test_a_session_that_is_created_stopped_is_observed_as_stopped() -> None:
     assert make_session("beta", desired_state="paused").observed_state == ObservedState.WORKING
 
 
+@committed
+def test_a_new_session_does_not_wait_for_what_one_of_its_name_waited_for(redis_client: redis.Redis) -> None:
+    session = make_session()
+    redis_client.zadd(keys.DUE, {"alpha": (redis_client.time()[0] + 3600) * 1000})
+    sessions.delete(session, actor=ACTOR)
+    submit(make_session(), "one")
+    assert is_due(redis_client, "alpha")
+
+
 def test_creating_the_same_again_returns_the_same() -> None:
     options: dict[str, Any] = {"config": {"delay_ms": 5}, "pacing": SLOW, "on_uncertain": "resend"}
     first = make_session(**options)
@@ -301,6 +310,7 @@ def test_a_hold_stays_when_the_session_is_paused_or_stopped(what: sessions.Act) 
 def test_an_act_on_several_counts_those_that_there_are(redis_client: redis.Redis) -> None:
     alpha, beta, gamma = (make_session(name) for name in ("alpha", "beta", "gamma"))
     sessions.delete(beta, actor=ACTOR)
+    redis_client.delete(keys.DUE)
     assert sessions.act_on([alpha.pk, beta.pk, 10**9], "pause", actor=ACTOR) == 1
     assert [session.desired_state for session in Session.objects.alive()] == ["paused", "active"]
     assert traces(gamma)[0] == [EventKind.SESSION_CREATED]

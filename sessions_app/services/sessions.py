@@ -261,6 +261,8 @@ def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"
         )
         audit.record(actor, "delete session", session.name, unsent=len(waiting), unsent_as=unsent)
         transaction.on_commit(lambda: _take_out(session.name, waiting))
+        # A due time that it left would be kept by what is put for another session of its name.
+        _signal_on_commit([session.name])
     return len(waiting)
 
 
