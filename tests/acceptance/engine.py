@@ -21,7 +21,11 @@ class Engine(WahaStub):
     def session(self, name: str, *, pacing: Pacing | None = None, host: str = "", **options: Any) -> Session:
         """Make a session of ours and one of its name here; without WAHA's pace, which takes a minute a message."""
         self.sessions[name] = WORKING
-        options |= {"transport": "waha", "config": {"base_url": self.url_at(host or self.hosts[0])}, "pacing": pacing or Pacing()}
+        options |= {
+            "transport": "waha",
+            "config": {"base_url": self.url_at(host or self.hosts[0])},
+            "pacing": pacing or Pacing(),
+        }
         return sessions.create(name=name, actor=ACTOR, **options)[0]
 
     def ledger(self, session: Session | str) -> list[int]:
