@@ -14,7 +14,9 @@ from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Sta
 from sessions_app.queues.dispatch import DispatchQueues, GiveBack
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker import dispatcher as dispatching
+from sessions_app.worker import landing
 from sessions_app.worker.fence import Verdict, Waiting
+from sessions_app.worker.landing import Landing
 from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
 from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, until_blocked, workers
@@ -317,13 +319,13 @@ def test_a_signal_during_a_fence_costs_one_look_more_and_not_one_after_another_w
     async def act() -> int:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            looks, has_nothing_due = 0, asyncio.Event()
-            claim, give_back = DispatchQueues.claim, DispatchQueues.give_back
+            looks, claims, is_waiting, has_nothing_due = 0, 0, False, asyncio.Event()
+            claim, give_back, given_back = DispatchQueues.claim, DispatchQueues.give_back, Landing.given_back
 
             async def claim_and_signal(*args: Any) -> Any:
-                nonlocal looks
+                nonlocal looks, claims
                 found = await claim(*args)
-                looks += len(found.sessions)
+                looks, claims = looks + len(found.sessions), claims + 1
                 if found.sessions and looks == 1:
                     await loop.queues.signal(["s"])
                     loop.wake()
@@ -332,11 +334,23 @@ def test_a_signal_during_a_fence_costs_one_look_more_and_not_one_after_another_w
                 return found
 
             async def give_back_late_and_call(*args: Any) -> None:
-                # As a claim on another connection may be the faster one; and as Redis calls when a claim was overtaken.
-                await asyncio.sleep(0.02)
+                # As a claim on another connection may be the faster one: whoever does not wait for this goes first.
+                before = claims
+                loop.wake()
+                await until(lambda: claims > before or is_waiting, 10, "the next claim is made, or waits")
                 await give_back(*args)
+                # As Redis calls when a claim was overtaken.
                 loop.wake()
 
+            async def noted(*args: Any) -> None:
+                nonlocal is_waiting
+                is_waiting = True
+                await given_back(*args)
+                is_waiting = False
+
+            # A claim that waits no longer may well go first.
+            monkeypatch.setattr(landing, "_GIVEN_BACK_SECONDS", 10)
+            monkeypatch.setattr(Landing, "given_back", noted)
             monkeypatch.setattr(DispatchQueues, "claim", claim_and_signal)
             monkeypatch.setattr(DispatchQueues, "give_back", give_back_late_and_call)
             giving = asyncio.create_task(loop.landing.give_back_forever())

@@ -1,5 +1,6 @@
 """Promises of reconciliation that hold at moments when something comes between two steps, and at sizes."""
 
+import itertools
 import sys
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from sessions_app.reconciliation import compare, long_queues, mirrors
 from sessions_app.reconciliation.rebuild import rebuild_session
 from tests.factories import job_ids, line, make_session, submit
 from tests.reconciliation_lab import found, in_order, run, stock_queue, texts_of
+from tests.size_lab import assert_redis_is_never_blocked
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
@@ -191,8 +193,11 @@ def test_a_long_queue_is_compared_without_being_held(
 def test_scattered_jobs_are_taken_out_of_a_long_queue_in_short_calls(quiet_redis: redis.Redis) -> None:
     jobs = [f"{at:08}-0000-7000-8000-000000000000" for at in range(50_000)]
     fill(quiet_redis, jobs)
-    with slow_log(quiet_redis):
-        mirror.take_out("alpha", [*jobs[::50], "not-there"], client=upkeep_client())
+    assert_redis_is_never_blocked(
+        quiet_redis,
+        lambda: mirror.take_out("alpha", [*jobs[::50], "not-there"], client=upkeep_client()),
+        again=lambda: (quiet_redis.delete(keys.queue_key("alpha")), fill(quiet_redis, jobs)),
+    )
     gone = set(jobs[::50])
     assert job_ids(quiet_redis, "alpha") == [job for job in jobs if job not in gone]
 
@@ -226,44 +231,36 @@ def fill(client: redis.Redis, jobs: list[str]) -> None:
             pipe.execute()
 
 
-class slow_log:
-    """No command that Redis runs inside takes 10 ms, but for one or two in which the server itself was made to wait."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-
-    def __enter__(self) -> None:
-        self._before = self._client.config_get("slowlog-log-slower-than")["slowlog-log-slower-than"]
-        self._client.config_set("slowlog-log-slower-than", 10_000)
-        self._client.slowlog_reset()
-
-    def __exit__(self, *_: object) -> None:
-        slow = self._client.slowlog_get(100)
-        self._client.config_set("slowlog-log-slower-than", self._before)
-        assert len(slow) <= 2 and all(entry["duration"] < 100_000 for entry in slow), slow
-
-
 @pytest.mark.fault(27)
 def test_many_orphans_are_archived_and_redis_serves_others_meanwhile(quiet_redis: redis.Redis) -> None:
     in_order()
-    for number in range(QUEUES):
-        jobs = [f"{number}-{at}" for at in range(100)]
-        with quiet_redis.pipeline(transaction=False) as pipe:
-            pipe.rpush(f"rq:queue:wa:gone{number}", *jobs)
-            pipe.sadd(keys.RQ_QUEUES, f"rq:queue:wa:gone{number}")
-            for job in jobs:
-                pipe.hset(f"rq:job:{job}", mapping={"origin": f"wa:gone{number}", "data": CALL})
-            pipe.execute()
-    began = time.monotonic()
-    with slow_log(quiet_redis):
+    rounds = itertools.count()
+
+    def lose_queues() -> None:
+        start = next(rounds) * QUEUES
+        for number in range(start, start + QUEUES):
+            jobs = [f"{number}-{at}" for at in range(JOBS)]
+            with quiet_redis.pipeline(transaction=False) as pipe:
+                pipe.rpush(f"rq:queue:wa:gone{number}", *jobs)
+                pipe.sadd(keys.RQ_QUEUES, f"rq:queue:wa:gone{number}")
+                for job in jobs:
+                    pipe.hset(f"rq:job:{job}", mapping={"origin": f"wa:gone{number}", "data": CALL})
+                pipe.execute()
+
+    def archive() -> None:
+        began = time.monotonic()
         done = run()
-    sys.stdout.write(f"{QUEUES} orphans in {time.monotonic() - began:.1f} s\n")
-    assert (done.outcome, done.counts) == ("repaired", {"orphan_queue": QUEUES})
-    assert Orphan.objects.filter(state=OrphanState.ARCHIVED, messages=100).count() == QUEUES
-    assert OrphanEntry.objects.filter(readable=True).count() == QUEUES * 100
+        sys.stdout.write(f"{QUEUES} orphans in {time.monotonic() - began:.1f} s\n")
+        assert (done.outcome, done.counts) == ("repaired", {"orphan_queue": QUEUES})
+
+    lose_queues()
+    assert_redis_is_never_blocked(quiet_redis, archive, again=lose_queues)
+    lost = next(rounds) * QUEUES
+    assert Orphan.objects.filter(state=OrphanState.ARCHIVED, messages=JOBS).count() == lost
+    assert OrphanEntry.objects.filter(readable=True).count() == lost * JOBS
     assert not list(quiet_redis.scan_iter("rq:job:*"))
     assert found(run()) == []
 
 
-QUEUES = 200
+QUEUES, JOBS = 200, 100
 CALL = '["other.app.send",null,[],{"to":"+51930246633","text":"hola"}]'

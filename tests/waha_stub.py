@@ -41,6 +41,8 @@ class WahaStub:
     """One WAHA. `on_send` and `on_status` say what it answers; by default it does as a healthy one does."""
 
     port: int = 0
+    # Whoever asks at another address takes it for another engine.
+    hosts: tuple[str, ...] = ("127.0.0.1",)
     api_key: str = ""
     # WAHA runs on Node, which closes connections that rested for so long.
     idle_seconds: float = 5.0
@@ -73,7 +75,11 @@ class WahaStub:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return self.url_at(self.hosts[0])
+
+    def url_at(self, host: str) -> str:
+        """Its address at one of its hosts."""
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -115,9 +121,10 @@ class WahaStub:
                 application, access_log=None, keepalive_timeout=self.idle_seconds, shutdown_timeout=0.1,
             )  # fmt: skip
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls, backlog=2048)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            for host in self.hosts:
+                site = web.TCPSite(runner, host, self.port, ssl_context=self.tls, backlog=2048)
+                await site.start()
+                self.port = runner.addresses[0][1]
         except BaseException as error:
             self._failed = error
             raise

@@ -18,10 +18,14 @@ from tests.waha_stub import WORKING, WahaStub
 class Engine(WahaStub):
     """A WAHA whose texts are numbers, as those of `Stack.submit`."""
 
-    def session(self, name: str, *, pacing: Pacing | None = None, **options: Any) -> Session:
+    def session(self, name: str, *, pacing: Pacing | None = None, host: str = "", **options: Any) -> Session:
         """Make a session of ours and one of its name here; without WAHA's pace, which takes a minute a message."""
         self.sessions[name] = WORKING
-        options |= {"transport": "waha", "config": {"base_url": self.url}, "pacing": pacing or Pacing()}
+        options |= {
+            "transport": "waha",
+            "config": {"base_url": self.url_at(host or self.hosts[0])},
+            "pacing": pacing or Pacing(),
+        }
         return sessions.create(name=name, actor=ACTOR, **options)[0]
 
     def ledger(self, session: Session | str) -> list[int]:

@@ -8,7 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
-from sessions_app.models import Event, Hold, Message, Session, SessionDispatch, Status
+from sessions_app.models import Attempt, Event, Hold, Message, Session, SessionDispatch, Status
 from sessions_app.services import sessions, worklist
 from sessions_app.services.pacing import Pacing
 from tests import waha_stub
@@ -112,3 +112,59 @@ def test_each_session_ends_as_its_engine_has_it_and_a_healthy_one_keeps_its_pace
         sessions.act(refused, "resume", actor=ACTOR)
         wait_until(lambda: states(refused) == [(Status.SENT, 1)] * 3, 60, "it goes on when it is resumed")
         assert closed.ledger(refused) == [0, 1, 2]
+
+
+def banned(code: int) -> Behaviour:
+    """A 403 of WAHA itself, or WhatsApp's own 463: no new chats for this number."""
+    if code == 463:
+        return waha_stub.failing("2 UNKNOWN: server returned error 463")
+    return answering(code, {"statusCode": code, "message": "the account is banned", "error": "Forbidden"})
+
+
+@pytest.mark.fault(35)
+def test_banned_sessions_are_held_and_answers_without_an_end_are_uncertain_beside_a_healthy_one(
+    stack: Stack, engine: Engine
+) -> None:
+    worker = stack.ready_worker(WAQUEUE_SEND_SECONDS="4")
+    with contextlib.ExitStack() as running:
+
+        def troubled(name: str, how: Behaviour) -> tuple[Engine, Session]:
+            its_engine = running.enter_context(Engine())
+            its_engine.on_send = how
+            session = its_engine.session(name)
+            stack.submit(session, range(3))
+            return its_engine, session
+
+        refusing = {f"banned{code}": troubled(f"banned{code}", banned(code)) for code in (403, 463)}
+        # By time, and by size: the second one would take days.
+        endless = [troubled("dripping", FirstSo(waha_stub.dripping)), troubled("huge", FirstSo(waha_stub.huge(2**40)))]
+        wait_until(lambda: all(one.arrived for one, _ in [*refusing.values(), *endless]), 30, "all are troubled")
+
+        clocked = engine.on_send = Clocked()
+        pace = Pacing(min_interval_ms=int(1000 * PACE_SECONDS), max_interval_ms=int(1000 * PACE_SECONDS))
+        healthy = engine.session("healthy", pacing=pace)
+        stack.submit(healthy, range(8))
+        for its_engine, session in endless:
+            ends = [(Status.UNCERTAIN, 1), (Status.SENT, 1), (Status.SENT, 1)]
+            wait_until(lambda session=session, ends=ends: states(session) == ends, 60, "all but that one are sent")
+            assert its_engine.ledger(session) == [1, 2]
+            outcomes = Attempt.objects.filter(session=session).order_by("token").values_list("outcome", flat=True)
+            assert list(outcomes) == ["uncertain", "sent", "sent"]
+            assert told(session) == ["message.uncertain", "uncertain"]
+        errors = dict(Attempt.objects.filter(outcome="uncertain").values_list("session__name", "error_detail"))
+        assert "did not answer in time" in errors["dripping"] and "larger than a megabyte" in errors["huge"], errors
+
+        for name, (its_engine, session) in refusing.items():
+            assert states(session) == [(Status.QUEUED, 0)] * 3
+            assert len(its_engine.arrived) == 1
+            assert SessionDispatch.objects.get(session=session).hold == Hold.REFUSED
+            assert told(session) == ["session.held", "session_held"]
+            assert f"session {name} is held (refused)" in worker.output
+            its_engine.on_send = None
+            sessions.act(session, "resume", actor=ACTOR)
+            wait_until(lambda session=session: states(session) == [(Status.SENT, 1)] * 3, 60, "it goes on when resumed")
+
+        wait_until(lambda: states(healthy) == [(Status.SENT, 1)] * 8, 60, "the healthy one is done")
+        gaps = [later - earlier for earlier, later in itertools.pairwise(clocked.times["healthy"])]
+        assert statistics.median(gaps) < 2 * PACE_SECONDS
+        assert told(healthy) == []

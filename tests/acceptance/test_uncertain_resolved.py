@@ -1,6 +1,5 @@
 """An answer never came: the engine's webhook or a look-up tells what became of the message, and its session goes on."""
 
-import http.client
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from sessions_app.models import Event, LookUp, Message, OnUncertain, Session, Status
 from tests import waha_stub
 from tests.acceptance.stack import Stack
-from tests.hook_lab import ack, signature, waha_session
+from tests.hook_lab import ack, post_over_http, signature, waha_session
 from tests.processes import Process, find_free_port, gunicorn, wait_until
 from tests.waha_lab import KEY
 from tests.waha_stub import WahaStub
@@ -44,17 +43,6 @@ def hold_of(session: Session) -> str:
     return str(Session.objects.select_related("dispatch").get(pk=session.pk).dispatch.hold)
 
 
-def send_webhook(port: int, body: bytes, hmac: str) -> int:
-    """Post it as WAHA does, over real HTTP and without a key."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        headers = {"Content-Type": "application/json", "X-Webhook-Hmac": hmac, "X-Webhook-Hmac-Algorithm": "sha512"}
-        connection.request("POST", "/whatsapp/hooks/school", body, headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 @pytest.mark.fault(20)
 def test_a_webhook_resolves_it_and_the_held_session_goes_on(
     stack: Stack, waha: WahaStub, process: Callable[..., Process]
@@ -70,9 +58,9 @@ def test_a_webhook_resolves_it_and_the_held_session_goes_on(
 
     body = ack(first, "delivered")
     wait_until(lambda: f"Listening at: http://127.0.0.1:{port}" in web.output, 60, "the web process listens")
-    assert send_webhook(port, body, signature(body, "guessed")) == 403
+    assert post_over_http(port, body, signed=signature(body, "guessed")) == 403
     assert stack.count(Status.UNCERTAIN) == 1
-    assert [send_webhook(port, body, signature(body)) for _ in range(3)] == [200] * 3
+    assert [post_over_http(port, body) for _ in range(3)] == [200] * 3
     stack.wait_for(2, Status.SENT, within_s=60)
     assert Message.objects.get(pk=first.pk).status == Status.DELIVERED
     assert texts(waha) == ["0", "1", "2"]

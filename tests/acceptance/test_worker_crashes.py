@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from sessions_app.models import Attempt, Event, Hold, InFlight, Message, OnUncertain, Session, Status, Worker
 from sessions_app.queues import keys
+from sessions_app.transports.waha import WahaTransport
 from tests.acceptance.engine import Engine, Gate, Together
 from tests.acceptance.stack import Stack
 from tests.processes import wait_until
@@ -105,6 +106,9 @@ def test_killed_between_its_fence_and_its_settle_the_message_is_uncertain_and_go
     # Sent again by policy, which is marked, counted and told; and never more than once for one death.
     assert engine.ledger(resend) == [*handed_over, 0, 1, 2]
     again = message(resend, 0)
+    # Each time with the id that leads back to it: an engine that knows its ids sees that it is the same message.
+    ids = [sent.body["id"] for sent in engine.accepted if sent.body["session"] == "resend" and sent.text == "0"]
+    assert ids == [WahaTransport.client_id(again.pk)] * len([*handed_over, 0])
     assert (again.status, again.resends, again.attempts) == (Status.SENT, 1, 2)
     assert list(Attempt.objects.filter(message=again).values_list("outcome", flat=True)) == ["uncertain", "sent"]
     assert Event.objects.filter(kind="message.resent", message_id=again.pk).count() == 1
