@@ -4,14 +4,16 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.api_client import Answer
-from tests.processes import wait_until
+from tests.factories import job_ids
+from tests.processes import Process, rqworker, wait_until
 from tests.servers import Servers
 from tests.site import Site
 
@@ -95,15 +97,22 @@ def test_without_postgresql_nothing_is_accepted_and_livez_answers(site: Site) ->
 
 
 @pytest.mark.fault(11)
-def test_without_redis_a_message_is_accepted_within_300_ms(site: Site) -> None:
-    before = site.call("GET", "/whatsapp/sessions/alpha")["depth"]
+def test_without_redis_a_message_is_accepted_within_300_ms_and_queued_when_it_is_back(
+    site: Site, process: Callable[..., Process]
+) -> None:
+    # Paused: what is in its queue stays there to be seen.
+    assert site.call("POST", "/whatsapp/sessions", {"name": "away"}).status == 201
+    assert site.call("POST", "/whatsapp/sessions/away/pause").status == 202
+    ids = []
     site.redis.kill()
     try:
         took = []
         for _ in range(5):
             began = time.monotonic()
-            assert site.call("POST", MESSAGES, HELLO).status == 202
+            answer = site.call("POST", "/whatsapp/sessions/away/messages", HELLO)
             took.append(time.monotonic() - began)
+            assert answer.status == 202
+            ids.append(answer["id"])
         assert sorted(took)[2] < 0.3, took
         ready = site.call("GET", "/readyz")
         assert ready["status"] == "degraded" and any("Redis" in reason for reason in ready["reasons"])
@@ -111,7 +120,14 @@ def test_without_redis_a_message_is_accepted_within_300_ms(site: Site) -> None:
     finally:
         site.redis.start()
     assert site.call("GET", "/whatsapp/queues")["degraded"] is False
-    assert site.call("GET", "/whatsapp/sessions/alpha")["depth"] == before + 5
+    assert site.call("GET", "/whatsapp/sessions/away")["depth"] == 5
+    # Whichever worker first sees that Redis was restarted puts it in order.
+    worker = process(rqworker, site.environ)
+    with redis.Redis.from_url(site.redis.url) as client:
+        wait_until(lambda: job_ids(client, "away") == ids, 60, "they are in the queue")
+    assert site.call("POST", "/whatsapp/sessions/away/resume").status == 202
+    wait_until(lambda: site.call("GET", "/whatsapp/sessions/away")["depth"] == 0, 30, "they are sent")
+    assert worker.stop() == 0
 
 
 @pytest.mark.fault(28)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
-from django.db import connection, transaction
+from django.db import connection
 from django.http import HttpResponse, JsonResponse
 from django.utils import timezone
 from ninja import Header
@@ -21,6 +21,7 @@ from sessions_app.api.auth import ApiRequest
 from sessions_app.api.parser import loads
 from sessions_app.exceptions import IdempotencyKeyReused, InvalidInput, StillRunning
 from sessions_app.models import ApiKey, IdempotencyKey
+from sessions_app.services import lost_commits
 
 KEPT = timedelta(hours=24)
 HEADER = "Idempotency-Key"
@@ -74,7 +75,7 @@ def once(
 
 
 def _once(api_key: ApiKey, key: str, fingerprint: str, make: Callable[[], tuple[int, BaseModel]]) -> HttpResponse:
-    with transaction.atomic():
+    with lost_commits.looked_up() as written:
         if not _try_lock(api_key, key):
             raise StillRunning
         stored = IdempotencyKey.objects.filter(api_key=api_key, key=key).first()
@@ -88,7 +89,9 @@ def _once(api_key: ApiKey, key: str, fingerprint: str, make: Callable[[], tuple[
         body = made.model_dump(mode="json")
         if stored is not None:
             stored.delete()
-        IdempotencyKey.objects.create(api_key=api_key, key=key, fingerprint=fingerprint, status=status, body=body)
+        answer = IdempotencyKey(api_key=api_key, key=key, fingerprint=fingerprint, status=status, body=body)
+        answer.save(force_insert=True)
+        written.append(answer)
         _purge()
     return _answer(status, body)
 

@@ -49,7 +49,7 @@ _DESCRIPTIONS = {
     415: "The body is not of type application/json.",
     422: "Something does not fit; `errors` says which field and why.",
     500: "A mistake of ours. It was logged.",
-    503: "PostgreSQL cannot be reached: nothing was changed.",
+    503: "PostgreSQL cannot be reached. With an Idempotency-Key, nothing is made twice when it is sent again.",
 }
 _EXAMPLES: dict[int, Exception] = {
     404: SessionNotFound("there is no session named 'sales': create it first"),

@@ -114,7 +114,10 @@ def from_exception(error: BaseException) -> Problem | None:
             return _from_waqueue(error)
         case OperationalError() | InterfaceError():
             log.error("a request was refused, since PostgreSQL cannot be reached: %s", _first_line(error))
-            return _unavailable("database_unavailable", "PostgreSQL cannot be reached: nothing was changed. Try again.")
+            return _unavailable(
+                "database_unavailable",
+                "PostgreSQL cannot be reached. Try again; with an Idempotency-Key, nothing is made twice.",
+            )
         case RequestDataTooBig():
             return Problem.of_status(413, "The body is larger than this server takes (WAQUEUE_MAX_BODY_BYTES).")
         case DisallowedHost():

@@ -14,7 +14,7 @@ from sessions_app import crash_points
 from sessions_app.exceptions import BatchNotFound, QueueUnavailable
 from sessions_app.models import Batch, Message, Session, SessionCounter, Status
 from sessions_app.queues import mirror
-from sessions_app.services import audit, endings, messages
+from sessions_app.services import audit, endings, lost_commits, messages
 from sessions_app.services.audit import Actor
 from sessions_app.services.estimates import send_time
 from sessions_app.services.messages import Draft
@@ -35,9 +35,10 @@ def submit(session: Session, drafts: Sequence[Draft], *, rejected: int, actor: A
         session=session, created_at=timezone.now(), created_by=actor.label[:200], accepted=len(drafts),
         rejected=rejected,
     )  # fmt: skip
-    with transaction.atomic():
+    with lost_commits.looked_up() as written:
         messages.submit(session, drafts, batch_id=batch.pk)
         batch.save(force_insert=True)
+        written.append(batch)
     log.info("batch %s of %s: %d messages accepted, %d rejected", batch.pk, session.name, batch.accepted, rejected)
     return batch
 

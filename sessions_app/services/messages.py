@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Case, F, When
 from django.utils import timezone
 
@@ -32,7 +32,7 @@ from sessions_app.models import (
 from sessions_app.models.message import Ahead, built
 from sessions_app.queues import mirror
 from sessions_app.queues.connection import upkeep_client
-from sessions_app.services import audit, endings
+from sessions_app.services import audit, endings, lost_commits
 from sessions_app.services.audit import Actor
 from sessions_app.services.estimates import message_time
 
@@ -68,12 +68,32 @@ def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | N
     """
     now = timezone.now()
     made = [_from_draft(session, draft, now, batch_id) for draft in drafts]
-    if not Message.objects.append(session.pk, made):
+    if not _append(session, made):
         raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
     queued = [message for message in made if message.status == Status.QUEUED]
     if queued:
         transaction.on_commit(lambda: _put_new(session.name, queued))
     return made
+
+
+def _append(session: Session, made: list[Message]) -> bool:
+    server_pid = lost_commits.server()
+    try:
+        return Message.objects.append(session.pk, made)
+    except OperationalError:
+        # Outside of a transaction, that statement was the COMMIT too.
+        kept = _kept(made) if lost_commits.may_be_kept(server_pid) else {}
+        if not kept:
+            raise
+    log.warning("the answer to a COMMIT was lost: %d messages of %s are kept", len(kept), session.name)
+    for message in made:
+        message.seq, message._state.adding, message._state.db = kept[message.pk], False, connection.alias
+    return True
+
+
+def _kept(made: list[Message]) -> dict[uuid.UUID, int]:
+    """The places of these messages, as far as they are committed."""
+    return dict(Message.objects.filter(pk__in=[message.pk for message in made]).values_list("pk", "seq"))
 
 
 def _put_new(session_name: str, messages: Sequence[Message]) -> None:

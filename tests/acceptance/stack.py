@@ -2,22 +2,27 @@
 
 import itertools
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
 from django.db.models.functions import Now
 
-from sessions_app.models import LoopbackEntry, Message, Session, Worker
+from sessions_app.models import InFlight, LoopbackEntry, Message, Session, Worker
 from sessions_app.models.worker import STEADY
 from sessions_app.services import messages, sessions
 from sessions_app.services.audit import Actor
-from tests.processes import Process, is_stopped, rqworker, wait_until
+from sessions_app.services.pacing import Pacing
+from tests.processes import PROJECT, Process, is_stopped, rqworker, wait_until
 from waqueue.embedded import EmbeddedValkey
 
 ACTOR = Actor("the test")
 PHONE = "+51930246633"
+# What has its time goes within a second or two of it. Whoever was forgotten is found after ten seconds at the earliest.
+LATE = timedelta(seconds=8)
 
 
 def seconds_between(times: Iterable[datetime]) -> list[float]:
@@ -70,6 +75,15 @@ class Stack:
         drafts = [messages.Draft(to=to, text=str(number), **fields) for number in numbers]
         return messages.submit(session, drafts)
 
+    def hush(self, session: Session, seconds: float) -> datetime:
+        """Have a paused session go on, but silent for so many seconds from now; return when that is over."""
+        now = self.now().astimezone(UTC)
+        ends_at = now + timedelta(seconds=seconds)
+        hours = Pacing(quiet_start=(now - timedelta(hours=1)).time(), quiet_end=ends_at.time(), quiet_tz="UTC")
+        sessions.update(session, pacing=hours, desired_state="active", actor=ACTOR)
+        assert self.now() < ends_at, "the silence was over before it began"
+        return ends_at
+
     def count(self, *statuses: str) -> int:
         """How many messages are in one of these states."""
         return Message.objects.filter(status__in=statuses).count()
@@ -91,6 +105,17 @@ class Stack:
     def gaps(self, session: Session | str) -> list[float]:
         """The seconds between a session's hand-overs."""
         return seconds_between(self.handed_over_at(session))
+
+    def in_flight(self, sessions: Iterable[Session]) -> set[int]:
+        """The attempts of these sessions that loopback has and has not answered."""
+        tokens = InFlight.objects.filter(session__in=list(sessions)).values_list("token", flat=True)
+        return set(LoopbackEntry.objects.filter(token__in=list(tokens)).values_list("token", flat=True))
+
+    def workers_listed(self) -> int:
+        """How many workers an unmodified rq knows."""
+        command = [sys.executable, "-m", "rq.cli", "info", "--url", self.redis.url]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT).stdout
+        return int(out.partition(" workers")[0].rpartition("\n")[2])
 
     def now(self) -> datetime:
         """What time it is by PostgreSQL's clock."""

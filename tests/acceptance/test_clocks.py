@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -10,11 +10,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from sessions_app.models import Deployment, Event, Reconciliation, Status
+from sessions_app.models import Deployment, DesiredState, Event, Reconciliation, SessionDispatch, Status
 from sessions_app.queues.connection import web_client
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
-from tests.acceptance.stack import Stack
+from tests.acceptance.stack import LATE, Stack
 from tests.processes import PROJECT, Process, find_free_port, wait_until
 from tests.shifted_database import SEARCH_PATH, clocks_off_by
 
@@ -102,18 +102,19 @@ def test_a_message_that_nobody_was_told_of_is_found_as_soon_as_elsewhere(
 def test_quiet_hours_end_by_the_databases_clock_and_nobody_is_busy_with_their_end(stack: Stack, off_s: int) -> None:
     off_by(stack, -off_s)
     client = redis.Redis.from_url(stack.redis.url)
-    scripts, began = scripts_run(client), database_now()
-    ends = began + timedelta(seconds=4)
-    hours = Pacing(quiet_start=(began - timedelta(hours=1)).time(), quiet_end=ends.time(), quiet_tz="UTC")
-    session = stack.session("quiet", pacing=hours)
+    session = stack.session("quiet", desired_state=DesiredState.PAUSED)
     stack.submit(session, range(3))
+    scripts, began = scripts_run(client), database_now()
+    ends = stack.hush(session, 4)
+    waits = SessionDispatch.objects.filter(session=session, quiet_from__lte=began, quiet_until=ends)
+    assert waits.exists() and stack.count(Status.QUEUED) == 3
     try:
         stack.wait_for(3, Status.SENT, within_s=60)
     finally:
         looks_per_s = (scripts_run(client) - scripts) / (database_now() - began).total_seconds()
     stack.assert_in_order_and_once(session, 3)
     # By the clock of its engine, which is that of the database.
-    assert min(stack.handed_over_at(session)) >= ends
+    assert ends <= min(stack.handed_over_at(session)) < ends + LATE
     assert looks_per_s < 50
 
 

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from sessions_app.models import DesiredState, Message, Session, Status
+from sessions_app.models import Attempt, DesiredState, Message, Session, Status
 from sessions_app.queues import keys
+from sessions_app.services.pacing import Pacing
 from tests.acceptance.stack import Stack
 from tests.factories import job_ids, line
 from tests.processes import cpu_seconds, wait_until
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 AWAY_S = 15.0
 # A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
 MOST_BUSY = 0.05
+PACE_MS = 700
 
 
 @pytest.fixture
@@ -133,6 +135,11 @@ def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_i
     sessions = loaded(stack, 100, count=5)
     finished = stack.session("finished")
     stack.submit(finished, range(20))
+    paced = stack.session("paced", pacing=Pacing(min_interval_ms=PACE_MS, max_interval_ms=PACE_MS))
+    stack.submit(paced, range(10))
+    capped = stack.session("capped", pacing=Pacing(hourly_cap=5))
+    stack.submit(capped, range(3))
+    slow = stack.session("slow", delay_ms=3000)
     stack.redis.stop()
     old = stack.redis.folder / "old"
     shutil.copytree(stack.redis.data_dir, old)
@@ -140,21 +147,30 @@ def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_i
     # What is put right is put right by them, and not by the reconciliation of the next minute.
     both = [stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="3600") for _ in range(2)]
     wait_until(lambda: stack.count(Status.SENT) > 150 and len(stack.ledger(finished)) == 20, 60, "they send")
-
+    wait_until(lambda: stack.ledger(capped) == [0, 1, 2] and stack.ledger(paced), 60, "a cap is half used")
+    stack.submit(slow, range(2))
+    flying = wait_until(lambda: stack.in_flight([slow]), 30, "a slow send is under way")
     stack.redis.kill()
     shutil.rmtree(stack.redis.data_dir)
     if comes_back_with == "old data":
         shutil.copytree(old, stack.redis.data_dir)
     for session in (*sessions, resting):
         stack.submit(session, range(100, 110))
+    stack.submit(capped, range(3, 8))
     stack.redis.start()
-    stack.wait_for(570, Status.SENT, within_s=120)
+    stack.wait_for(587, Status.SENT, within_s=120)
     for session in sessions:
         stack.assert_in_order_and_once(session, 110)
-    stack.assert_in_order_and_once(finished, 20)
-    assert stack.count(Status.QUEUED) == 30
+    for session, count in ((finished, 20), (paced, 10), (slow, 2), (capped, 5)):
+        stack.assert_in_order_and_once(session, count)
+    assert min(stack.gaps(paced)) >= PACE_MS / 1000
+    # Besides those who rest, those above the cap, which counts on; none that was in flight is called uncertain.
+    assert stack.count(Status.QUEUED) == 33
+    assert Message.objects.count() == 587 + 33
+    assert set(Attempt.objects.filter(token__in=flying).values_list("outcome", flat=True)) == {"sent"}
+    wait_until(lambda: stack.workers_listed() == 2, 60, "both workers are listed again")
     with redis.Redis.from_url(stack.redis.url) as client:
         wait_until(lambda: job_ids(client, "resting") == line(resting), 90, "who rests has its queue in order")
-        left = {keys.job_key(pk) for pk in line(resting)}
+        left = {keys.job_key(pk) for pk in (*line(resting), *line(capped))}
         wait_until(lambda: {key.decode() for key in client.scan_iter("rq:job:*")} == left, 90, "no other job is left")
     assert all(worker.is_running() for worker in both)

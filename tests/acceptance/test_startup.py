@@ -171,10 +171,11 @@ def test_eight_web_processes_and_four_workers_at_once_begin_one_run(
     with observer() as other:
         # All of them are there, and turned away, before the first of them may begin.
         other.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        server = process(eight, quiet, find_free_port())
+        server = process(eight, quiet, port := find_free_port())
         workers = [stack.worker(**quiet) for _ in range(4)]
         wait_until(lambda: server.output.count("Booting worker") == 8, 120, "eight web processes")
         wait_until(lambda: Worker.objects.count() == 4, 120, "four workers")
+        wait_until(lambda: _answers(port), 120, "they answer, though the run is not done")
         assert not Reconciliation.objects.exists()
         other.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
     wait_until(lambda: Reconciliation.objects.filter(outcome="repaired").exists(), 60, "a start-up run")
