@@ -1,6 +1,5 @@
 """What a restore would do, counted without doing it."""
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from sessions_app.models.message import written_time
 from sessions_app.queues import inspect, lists
 from sessions_app.services import tasks
 from sessions_app.services.orphans.archiving import build_entries
-from sessions_app.services.orphans.duplicates import find_known, own_id
+from sessions_app.services.orphans.duplicates import find_known, likeness, own_id
 from sessions_app.services.orphans.selection import Selection
 
 
@@ -90,8 +89,9 @@ def _live(orphan: Orphan) -> Iterator[OrphanEntry]:
 
 def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: bool) -> Preview:
     readable = [entry for entry in chosen if entry.readable]
-    restored = readable if with_duplicates else _new(readable)
-    fates = Counter(_fate(entry, timezone.now()) for entry in restored)
+    now = timezone.now()
+    restored = readable if with_duplicates else _new(readable, now)
+    fates = Counter(_fate(entry, now) for entry in restored)
     times = [entry.created_at for entry in restored if entry.created_at is not None]
     return Preview(
         restored=len(restored),
@@ -105,18 +105,23 @@ def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: boo
     )
 
 
-def _new(readable: Sequence[OrphanEntry]) -> list[OrphanEntry]:
-    """Those that are known as no other message, and of those with one id the first."""
+def _new(readable: Sequence[OrphanEntry], now: datetime) -> list[OrphanEntry]:
+    """Those that are known as no other message, and of those that are one the first."""
     unmarked = [entry for entry in readable if entry.duplicate_of is None]
     known = find_known(unmarked)
-    seen: set[uuid.UUID] = set()
+    seen: set[object] = set()
     new = []
     for entry in unmarked:
         own = own_id(entry.job_id)
-        if entry.index not in known and (own is None or own not in seen):
-            new.append(entry)
+        # The message of a deleted session is like no other, and what has expired unsent makes no other one a second.
+        alike = likeness(entry) if entry.message_id is None else None
+        if entry.index in known or own in seen or alike in seen:
+            continue
+        new.append(entry)
         if own is not None:
             seen.add(own)
+        if alike is not None and alike[0] and _fate(entry, now) != Status.EXPIRED:
+            seen.add(alike)
     return new
 
 
