@@ -10,7 +10,7 @@ from django.db import connections
 # What Django's parameters hold for its own cursors and pool, and an async connection must not get.
 _DJANGO_ONLY = ("cursor_factory", "context", "pool", "prepare_threshold")
 # No transaction of ours takes longer; one that does belongs to a process that was stopped in the middle of it.
-_LONGEST_SECONDS = 15
+LONGEST_SECONDS = 15
 _TRANSACTION_TIMEOUT_SINCE = 170_000
 # A statement is planned for the rows that it is given: a plan that was kept since the tables were small would read all
 # of a million rows.
@@ -44,10 +44,10 @@ async def connect(*, lock_timeout_ms: int = 0, name: str = "waqueue") -> psycopg
         "random_page_cost": "0.1",
         "seq_page_cost": "0.1",
         "lock_timeout": f"{lock_timeout_ms}ms",
-        "idle_in_transaction_session_timeout": f"{_LONGEST_SECONDS}s",
+        "idle_in_transaction_session_timeout": f"{LONGEST_SECONDS}s",
     }
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
-        settings["transaction_timeout"] = f"{_LONGEST_SECONDS}s"
+        settings["transaction_timeout"] = f"{LONGEST_SECONDS}s"
     await _set(connection, settings)
     return connection
 

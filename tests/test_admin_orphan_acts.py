@@ -2,19 +2,31 @@
 
 import html
 import re
+import uuid
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.utils import timezone
 
-from sessions_app.models import AuditEntry, BackgroundTask, Message, Orphan, OrphanState, Session
+from sessions_app.models import (
+    Attempt,
+    AuditEntry,
+    BackgroundTask,
+    Message,
+    Orphan,
+    OrphanState,
+    Outcome,
+    Session,
+    Status,
+)
 from sessions_app.services import orphans, sessions, tasks
 from sessions_app.transports import registry
 from sessions_app.transports.waha import WahaTransport
 from tests.admin_lab import audited, confirm, list_url, page_url, person, text_of
-from tests.factories import ACTOR, in_an_hour, make_session, submit
+from tests.factories import ACTOR, become, in_an_hour, make_session, submit
 from tests.orphan_lab import answer, archived, live, orphan_url, preview
 from tests.reconciliation_lab import in_order, legacy_list, run, stock_queue, texts_in_line
 
@@ -156,10 +168,18 @@ def test_it_is_said_what_waits_for_its_time_and_what_has_expired() -> None:
     submit(alpha, "a")
     submit(alpha, "later", scheduled_at=in_an_hour())
     submit(alpha, "short", expires_at=in_an_hour() - timedelta(hours=2))
+    (doubted,) = submit(alpha, "doubted", expires_at=in_an_hour() - timedelta(hours=2))
+    become(doubted, Status.QUEUED, resends=1)
+    Attempt.objects.create(
+        token=1, message=doubted, session=alpha, number=1, worker_id=uuid.uuid4(), fenced_at=timezone.now(),
+        finished_at=timezone.now(), outcome=Outcome.UNCERTAIN,
+    )  # fmt: skip
     sessions.delete(alpha, actor=ACTOR, unsent="orphan")
     sentences = preview(person(*OPERATOR), Orphan.objects.get()).context["foresight"].sentences
     assert "1 of them is scheduled for a time that lies ahead, and is sent then." in sentences
     assert "1 of them has expired: it is not sent, and is shown as expired." in sentences
+    why = "an earlier attempt may have arrived"
+    assert f"1 of them has expired, but {why}: it is not sent again, and is shown as uncertain." in sentences
 
 
 def test_other_orphans_of_the_name_are_taken_by_the_session_that_is_made_and_it_is_said(

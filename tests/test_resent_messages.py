@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from sessions_app.exceptions import OutcomeUnknown, PermanentError, RetryableError
 from sessions_app.models import Attempt, Event, Hold, Message, OnUncertain, Orphan, Session, SessionDispatch, Status
-from sessions_app.services import batches, messages, orphans, sessions
+from sessions_app.services import batches, messages, orphans, sessions, tasks
 from sessions_app.services.look_ups import plan
 from sessions_app.services.worklist import items
 from sessions_app.worker import trial
@@ -19,7 +19,7 @@ from sessions_app.worker.expiry import expire
 from sessions_app.worker.fence import Verdict
 from sessions_app.worker.outcomes import Settlement, accepted, died, refused
 from tests.dispatch_lab import ACTOR, LabWorker, in_thread, workers
-from tests.factories import job_ids, make_session, now
+from tests.factories import become, job_ids, make_session, now
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -255,6 +255,27 @@ def test_a_suspect_is_tried_alone_with_its_doubt() -> None:
             return flight.is_doubted, trial._flight(trial.asked(flight).decode()).is_doubted
 
     assert asyncio.run(act()) == (True, True)
+
+
+@pytest.mark.parametrize("large", [1000, 1])
+def test_a_preview_says_how_those_end_that_expire_in_an_orphan(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LARGE", large)
+    session, (doubted, decided, never_sent) = resending("doubted", "decided", "never sent")
+    # One of which a person knew that it may have arrived, and one that nobody has heard of.
+    settle(OutcomeUnknown("no answer"), RetryableError("later"))
+    become(doubted, Status.SCHEDULED)
+    settle(OutcomeUnknown("no answer"))
+    become(decided, Status.UNCERTAIN)
+    messages.resolve(decided.pk, outcome="resend", actor=ACTOR)
+    for message in (doubted, decided, never_sent):
+        let_expire(message)
+    sessions.delete(session, actor=ACTOR, unsent="orphan")
+    seen = orphans.preview(Orphan.objects.get(), orphans.Selection())
+    orphans.restore(Orphan.objects.get(), make_session("other"), actor=ACTOR)
+    expire()
+    assert [now(message).status for message in (doubted, decided, never_sent)] == ["uncertain", "expired", "expired"]
+    assert seen is not None
+    assert (seen.restored, seen.expired, seen.uncertain) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("what", ["purge", "restore"])

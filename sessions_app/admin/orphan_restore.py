@@ -159,6 +159,15 @@ def _times(preview: Preview) -> Any:
             preview.expired,
         )
         yield text % preview.expired
+    if preview.uncertain:
+        text = ngettext(
+            "%d of them has expired, but an earlier attempt may have arrived: it is not sent again, and is shown as "
+            "uncertain.",
+            "%d of them have expired, but an earlier attempt may have arrived: they are not sent again, and are shown "
+            "as uncertain.",
+            preview.uncertain,
+        )
+        yield text % preview.uncertain
 
 
 def _warnings(preview: Preview, target: Session | None) -> Any:

@@ -33,6 +33,17 @@ WITH ending AS MATERIALIZED (
 SELECT id FROM ended WHERE status = 'uncertain'
 """  # noqa: S608 (a statement of ours inside another)
 
+_IN_DOUBT = f"SELECT m.id FROM wa_message m WHERE m.id = ANY(%s) AND {IN_DOUBT}"  # noqa: S608 (likewise)
+
+
+def in_doubt(message_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of these messages that would end uncertain, whatever else ended them. Raises the errors of django.db."""
+    if not message_ids:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_DOUBT, [list(message_ids)])
+        return {pk for (pk,) in cursor.fetchall()}
+
 
 def end(message_ids: Sequence[uuid.UUID], status: Status, **data: Any) -> set[uuid.UUID]:
     """End unsent messages as `status`, and tell of each; return those that are uncertain instead.

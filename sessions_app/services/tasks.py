@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 # What more than this many messages are asked for goes into the background.
 LARGE = 1000
 
-# Does one part of a task, given how much was done before; returns how much that was, 0 when nothing is left. It runs in
-# one transaction with the note of how far the task is.
-Part = Callable[[int], int]
+# Does one part of a task, given how much was done before; returns how much that was, 0 when nothing is left, None when
+# nothing was done but something may be left. It runs in one transaction with the note of how far the task is.
+Part = Callable[[int], int | None]
 # Makes, from a task's parameters, its part and what is to be done at the end; the latter returns the result in words.
 Kind = Callable[[dict[str, Any], Actor], tuple[Part, Callable[[int], str]]]
 _KINDS: dict[str, Kind] = {}
@@ -102,16 +102,16 @@ def _do(task: BackgroundTask) -> tuple[TaskState, str]:
         try:
             with transaction.atomic():
                 count = part(done)
-                BackgroundTask.objects.filter(pk=task.pk).update(done=done + count)
+                BackgroundTask.objects.filter(pk=task.pk).update(done=done + (count or 0))
         except DatabaseError:
             raise
         except Exception as error:
             # What was done before stays done, and is said.
             why = _why(task, error)
             return TaskState.FAILED, f"{why}; {conclude(done)}" if done else why
-        if not count:
+        if count == 0:
             return TaskState.DONE, conclude(done)
-        done += count
+        done += count or 0
 
 
 def _why(task: BackgroundTask, error: Exception) -> str:

@@ -66,7 +66,7 @@ def _restore(parameters: dict[str, Any], actor: Actor) -> _Made:
 
     puts = Puts()
 
-    def part(done: int) -> int:
+    def part(done: int) -> int | None:
         return restoring.restore_chunk(
             orphan, session, selection, actor=actor, with_duplicates=parameters["with_duplicates"], done=done, puts=puts
         )

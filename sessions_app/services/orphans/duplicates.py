@@ -14,8 +14,9 @@ from sessions_app.models import OrphanEntry
 _ID = "[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 # The message that an entry's job names, for statements; null for an id of somebody else's.
 OWN_ID = f"CASE WHEN job_id ~ '^{_ID}$' THEN job_id::uuid END"
-# What becomes `client_ref` of a restored message, likewise.
+# What becomes `client_ref` of a restored message, likewise, and its text.
 REFERENCE = "left(coalesce(nullif(content->>'client_ref', ''), job_id), 200)"
+TEXT = "coalesce(content->>'text', '')"
 
 # A list goes as one JSON text: thousands of parameters take longer to write than their rows to find. `OFFSET 0` has
 # each looked up in the index: of a table that has just grown PostgreSQL would rather read all.
@@ -39,7 +40,7 @@ SELECT key, message FROM (
 _GIVEN = """json_to_recordset(%s) AS wanted(key int, own uuid, ref text, "to" text, text text)"""
 # The message of a deleted session is the entry's own: it was accepted, whatever else looks like it.
 _KEPT = """(
-    SELECT id AS key, {own_id} AS own, {reference} AS ref, recipient AS to, coalesce(content->>'text', '') AS text
+    SELECT id AS key, {own_id} AS own, {reference} AS ref, recipient AS to, {text} AS text
     FROM wa_orphan_entry WHERE id = ANY(%s) AND message_id IS NULL
 ) AS wanted"""
 _MARK_KNOWN = """
@@ -48,7 +49,7 @@ FROM ({known}) known WHERE entry.id = known.key
 RETURNING entry.id
 """
 _FIND = _KNOWN.format(wanted=_GIVEN)
-_MARK = _MARK_KNOWN.format(known=_KNOWN.format(wanted=_KEPT.format(own_id=OWN_ID, reference=REFERENCE)))
+_MARK = _MARK_KNOWN.format(known=_KNOWN.format(wanted=_KEPT.format(own_id=OWN_ID, reference=REFERENCE, text=TEXT)))
 
 
 # An act asks for the same few thousand more than once.
@@ -78,13 +79,11 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
 
     That is one with the entry's own id, or with the same id of the client's, recipient and text.
     """
-    wanted = [
-        {
-            "key": entry.index, "own": own_id(entry.job_id), "ref": _reference(entry), "to": entry.recipient,
-            "text": entry.content.get("text", ""),
-        }
-        for entry in entries if entry.message_id is None
-    ]  # fmt: skip
+    wanted = []
+    for entry in entries:
+        if entry.message_id is None:
+            ref, to, text = likeness(entry)
+            wanted.append({"key": entry.index, "own": own_id(entry.job_id), "ref": ref, "to": to, "text": text})
     if not wanted:
         return {}
     with connection.cursor() as cursor:
@@ -92,5 +91,7 @@ def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
         return dict(cursor.fetchall())
 
 
-def _reference(entry: OrphanEntry) -> str:
-    return str(entry.content.get("client_ref") or entry.job_id)[:200]
+def likeness(entry: OrphanEntry) -> tuple[str, str, str]:
+    """What two entries are one by if their ids name no message: the same id of the client's, recipient and text."""
+    reference = str(entry.content.get("client_ref") or entry.job_id)[:200]
+    return reference, entry.recipient, entry.content.get("text", "")

@@ -15,7 +15,7 @@ from django.db import connection
 
 from sessions_app.models import Orphan, Session, new_id
 from sessions_app.models.message import columns_of_new, row_of_new
-from sessions_app.services.orphans.duplicates import OWN_ID, REFERENCE
+from sessions_app.services.orphans.duplicates import OWN_ID, REFERENCE, TEXT
 
 # Rows are looked up one by one in an index: `OFFSET 0` keeps PostgreSQL from reading a whole table for a thousand.
 _PLACE = """
@@ -27,10 +27,15 @@ WITH chosen AS (
         FROM wa_orphan_entry WHERE id = given.entry OFFSET 0
     ) entry
 ), counted AS (
-    -- One job that stood in its list twice.
-    SELECT *, own IS NOT NULL AND row_number() OVER (PARTITION BY own ORDER BY index) > 1 AS is_again FROM chosen
+    -- One job that stood in its list twice, by its id or by what `duplicates` knows it by. It waits for the next part,
+    -- which finds the first of them as any other message.
+    SELECT *, own IS NOT NULL AND row_number() OVER (PARTITION BY own ORDER BY index) > 1 AS is_again,
+        message_id IS NULL AND {reference} <> '' AND row_number() OVER (
+            PARTITION BY message_id IS NULL, {reference}, recipient, {text} ORDER BY index
+        ) > 1 AS is_alike
+    FROM chosen
 ), wanted AS (
-    SELECT * FROM counted WHERE %(with_duplicates)s OR NOT is_again
+    SELECT * FROM counted WHERE %(with_duplicates)s OR NOT (is_again OR is_alike)
 ), drawn AS (
     -- Whoever draws next waits for this commit, and stands behind it.
     UPDATE wa_session_counter SET next_seq = next_seq + (SELECT count(*) FROM wanted) WHERE session_id = %(session)s
@@ -87,7 +92,7 @@ _COLUMNS = {
     "status": "placed.status",
     "recipient": "placed.recipient",
     "type": "coalesce(content->>'type', 'text')",
-    "text": "coalesce(content->>'text', '')",
+    "text": TEXT,
     "media_url": "coalesce(left(content->>'media_url', 2000), '')",
     "filename": "coalesce(left(content->>'filename', 255), '')",
     "caption": "coalesce(content->>'caption', '')",
@@ -122,8 +127,8 @@ def place(
 ) -> Placed:
     """Make messages of `session` of these entries, mark those as restored, and tell of each; the caller commits.
 
-    Of those with one id the first alone, unless `with_duplicates`. None is placed where the session is deleted.
-    `told` is what the events say. Raises the errors of django.db.
+    Of those that are one the first alone, unless `with_duplicates`. None is placed where the session is deleted. `told`
+    is what the events say. Raises the errors of django.db.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -141,4 +146,4 @@ def place(
 @cache
 def _statement() -> str:
     columns, values = columns_of_new(**_COLUMNS)
-    return _PLACE.format(own_id=OWN_ID, columns=columns, values=values)
+    return _PLACE.format(own_id=OWN_ID, reference=REFERENCE, text=TEXT, columns=columns, values=values)

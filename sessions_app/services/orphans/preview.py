@@ -1,6 +1,5 @@
 """What a restore would do, counted without doing it."""
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ from datetime import datetime
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
-from sessions_app.models import Orphan, OrphanEntry, OrphanSource, OrphanState, Status
+from sessions_app.models import Message, Orphan, OrphanEntry, OrphanSource, OrphanState, Status
 from sessions_app.models.message import written_time
 from sessions_app.queues import inspect, lists
-from sessions_app.services import tasks
+from sessions_app.services import endings, tasks
 from sessions_app.services.orphans.archiving import build_entries
-from sessions_app.services.orphans.duplicates import find_known, own_id
+from sessions_app.services.orphans.duplicates import find_known, likeness, own_id
 from sessions_app.services.orphans.selection import Selection
 
 
@@ -22,7 +21,8 @@ from sessions_app.services.orphans.selection import Selection
 class Preview:
     """What a restore of the chosen messages would do. `others` wait in the orphan and were not chosen.
 
-    Of the `restored`, those `scheduled` keep a time that lies ahead, and those `expired` are not sent any more.
+    Of the `restored`, those `scheduled` keep a time that lies ahead. Those `expired` are not sent any more, nor are the
+    `uncertain`: those have expired as well, but may have arrived before.
     """
 
     restored: int
@@ -33,6 +33,7 @@ class Preview:
     newest_at: datetime | None
     scheduled: int = 0
     expired: int = 0
+    uncertain: int = 0
 
 
 def preview(orphan: Orphan, selection: Selection, *, with_duplicates: bool = False) -> Preview | None:
@@ -66,9 +67,14 @@ def preview(orphan: Orphan, selection: Selection, *, with_duplicates: bool = Fal
         scheduled=Count("pk", filter=readable & Q(content__scheduled_at__gt=now) & ~expired),
     )
     duplicates = count - sums["restored"] - sums["unreadable"]
+    uncertain = 0
+    if sums["expired"]:
+        # Few are sent again, and of those few expire.
+        again = chosen_rows.filter(readable & expired, message__status=Status.ORPHANED, message__resends__gt=0)
+        uncertain = len(endings.in_doubt(list(again.values_list("message_id", flat=True))))
     return Preview(
         sums["restored"], duplicates, sums["unreadable"], waiting - count, sums["oldest"], sums["newest"],
-        sums["scheduled"], sums["expired"],
+        sums["scheduled"], sums["expired"] - uncertain, uncertain,
     )  # fmt: skip
 
 
@@ -90,8 +96,11 @@ def _live(orphan: Orphan) -> Iterator[OrphanEntry]:
 
 def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: bool) -> Preview:
     readable = [entry for entry in chosen if entry.readable]
-    restored = readable if with_duplicates else _new(readable)
-    fates = Counter(_fate(entry, timezone.now()) for entry in restored)
+    now = timezone.now()
+    restored = readable if with_duplicates else _new(readable, now)
+    fates = [_fate(entry, now) for entry in restored]
+    expired = [entry for entry, fate in zip(restored, fates, strict=True) if fate == Status.EXPIRED]
+    uncertain = len(endings.in_doubt([row.pk for entry in expired if (row := _former(entry))]))
     times = [entry.created_at for entry in restored if entry.created_at is not None]
     return Preview(
         restored=len(restored),
@@ -100,34 +109,45 @@ def _of_rows(chosen: Sequence[OrphanEntry], others: int, *, with_duplicates: boo
         others=others,
         oldest_at=min(times, default=None),
         newest_at=max(times, default=None),
-        scheduled=fates[Status.SCHEDULED],
-        expired=fates[Status.EXPIRED],
+        scheduled=fates.count(Status.SCHEDULED),
+        expired=len(expired) - uncertain,
+        uncertain=uncertain,
     )
 
 
-def _new(readable: Sequence[OrphanEntry]) -> list[OrphanEntry]:
-    """Those that are known as no other message, and of those with one id the first."""
+def _new(readable: Sequence[OrphanEntry], now: datetime) -> list[OrphanEntry]:
+    """Those that are known as no other message, and of those that are one the first."""
     unmarked = [entry for entry in readable if entry.duplicate_of is None]
     known = find_known(unmarked)
-    seen: set[uuid.UUID] = set()
+    seen: set[object] = set()
     new = []
     for entry in unmarked:
         own = own_id(entry.job_id)
-        if entry.index not in known and (own is None or own not in seen):
-            new.append(entry)
+        # The message of a deleted session is like no other, and what has expired unsent makes no other one a second.
+        alike = likeness(entry) if entry.message_id is None else None
+        if entry.index in known or own in seen or alike in seen:
+            continue
+        new.append(entry)
         if own is not None:
             seen.add(own)
+        if alike is not None and alike[0] and _fate(entry, now) != Status.EXPIRED:
+            seen.add(alike)
     return new
 
 
 def _fate(entry: OrphanEntry, now: datetime) -> Status:
-    """What an entry would be once it is restored, as `into_line.place` makes it."""
-    row = entry.message if entry.message is not None and entry.message.status == Status.ORPHANED else None
+    """What an entry would be once it is restored; whether one that expires is in doubt is not asked here."""
+    row = _former(entry)
     scheduled_at = row.scheduled_at if row else _time(entry, "scheduled_at")
     expires_at = row.expires_at if row else _time(entry, "expires_at")
     if expires_at is not None and expires_at <= now:
         return Status.EXPIRED
     return Status.SCHEDULED if scheduled_at is not None and scheduled_at > now else Status.QUEUED
+
+
+def _former(entry: OrphanEntry) -> Message | None:
+    """The message of a deleted session that moves into its new line."""
+    return entry.message if entry.message is not None and entry.message.status == Status.ORPHANED else None
 
 
 def _time(entry: OrphanEntry, name: str) -> datetime | None:

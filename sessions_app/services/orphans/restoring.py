@@ -4,10 +4,9 @@ import logging
 from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
-from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError
+from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError, primary_message
 from sessions_app.models import (
     Event,
     EventKind,
@@ -18,6 +17,7 @@ from sessions_app.models import (
 )
 from sessions_app.services import audit
 from sessions_app.services.audit import Actor
+from sessions_app.services.locks import lock_restores
 from sessions_app.services.orphans import putting
 from sessions_app.services.orphans.archiving import SUMMARY, archive, summarise
 from sessions_app.services.orphans.duplicates import mark_known
@@ -28,10 +28,8 @@ from sessions_app.services.orphans.selection import Selection
 
 log = logging.getLogger(__name__)
 
-# Messages of one transaction.
+# Messages of one transaction, in which nobody else restores.
 CHUNK = 1000
-# How often a part is begun that another restore of the same jobs comes in the way of.
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,12 @@ def restore(
     restored = 0
     puts = Puts()
     try:
-        while count := restore_chunk(
-            orphan, session, selection, actor=actor, with_duplicates=with_duplicates, done=restored, puts=puts
-        ):
-            restored += count
+        while (
+            count := restore_chunk(
+                orphan, session, selection, actor=actor, with_duplicates=with_duplicates, done=restored, puts=puts
+            )
+        ) != 0:
+            restored += count or 0
     except WaqueueError:
         if restored:
             conclude(orphan, session, restored, actor=actor)
@@ -87,19 +87,17 @@ def restore_chunk(
     with_duplicates: bool = False,
     done: int = 0,
     puts: Puts | None = None,
-) -> int:
-    """Restore up to CHUNK of the chosen messages that are left; return how many. `done` is what this act did before.
+) -> int | None:
+    """Restore of the next CHUNK of the chosen messages those that are in no line yet; return how many.
 
-    With `puts`, they go into the mirror while the caller goes on.
+    That is 0 when nothing is left, and None when all of them are known: there may be others behind them. `done` is what
+    this act did before. With `puts`, they go into the mirror while the caller goes on.
     """
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            return _restore_chunk(orphan, session, selection, actor, with_duplicates, done, puts)
-        except IntegrityError:
-            # Since this one looked, another restore has made a message of one of these jobs: now it is found.
-            if not tries_left:
-                raise
-    raise AssertionError("the last try returns or raises")
+    try:
+        return _restore_chunk(orphan, session, selection, actor, with_duplicates, done, puts)
+    except IntegrityError as error:
+        # Whoever restores holds the lock: this is somebody else's doing.
+        raise Conflict(f"these messages cannot be placed in a line: {primary_message(error)}") from error
 
 
 def _restore_chunk(
@@ -110,9 +108,10 @@ def _restore_chunk(
     with_duplicates: bool,
     done: int,
     puts: Puts | None,
-) -> int:
+) -> int | None:
     now = timezone.now()
     with transaction.atomic():
+        lock_restores()
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         if locked.state != OrphanState.ARCHIVED:
             if done:
@@ -120,9 +119,17 @@ def _restore_chunk(
                 return 0
             raise Conflict(f"this orphan is {locked.state}: there is nothing to restore", state=locked.state)
         chosen = selection.of(orphan).filter(readable=True, restored_at=None)
-        entries = _next_of(chosen) if with_duplicates else _new_ones(chosen)
+        if not with_duplicates:
+            chosen = chosen.filter(duplicate_of=None)
+        entries = list(chosen.values_list("pk", flat=True)[:CHUNK])
         if not entries:
             return 0
+        if not with_duplicates:
+            # What was sent since they were archived, or placed by somebody else.
+            known = mark_known(entries)
+            entries = [entry for entry in entries if entry not in known]
+            if not entries:
+                return None
         told = {"by": actor.label, "restored_from": str(orphan.pk)}
         placed = place(orphan, session, entries, with_duplicates=with_duplicates, now=now, told=told)
         if not placed.count:
@@ -139,19 +146,6 @@ def _write_down(orphan: Orphan, session: Session, count: int, done: int, actor: 
     close_if_empty(orphan, OrphanState.RESTORED)
     orphan.save(update_fields=["messages", "resolution", "resolved_by", "state", "resolved_at"])
     audit.record(actor, "restore orphan", orphan.queue, count=count, session=session.name)
-
-
-def _next_of(chosen: QuerySet[OrphanEntry]) -> list[int]:
-    return list(chosen.values_list("pk", flat=True)[:CHUNK])
-
-
-def _new_ones(chosen: QuerySet[OrphanEntry]) -> list[int]:
-    """The next of the chosen that are in no line yet; what was sent since they were archived is marked on the way."""
-    while entries := _next_of(chosen.filter(duplicate_of=None)):
-        marked = mark_known(entries)
-        if new := [entry for entry in entries if entry not in marked]:
-            return new
-    return []
 
 
 def conclude(orphan: Orphan, session: Session, restored: int, *, actor: Actor) -> Restored:
