@@ -104,7 +104,7 @@ def test_acts_of_people_are_kept_all_the_same(away: Callable[[], None]) -> None:
     assert messages.retry(two.pk, actor=ACTOR).status == Status.QUEUED
     assert messages.resolve(three.pk, outcome="sent", actor=ACTOR).status == Status.SENT
     assert sessions.act(session, "pause", actor=ACTOR).desired_state == "paused"
-    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == 1
+    assert sessions.delete(session, actor=ACTOR, unsent="cancel").cancelled == 1
 
 
 def test_whoever_looks_into_redis_is_told(away: Callable[[], None]) -> None:
