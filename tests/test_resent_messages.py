@@ -296,6 +296,37 @@ def test_it_leaves_the_mirror(redis_client: redis.Redis) -> None:
     assert job_ids(redis_client, "s") == [str(behind.pk)]
 
 
+@pytest.mark.parametrize("end", [be_refused, be_refused_too_often])
+def test_one_that_is_refused_under_a_policy_that_holds_the_session_holds_it(end: Callable[[Message], None]) -> None:
+    session, (message, _) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    end(message)
+    assert now(message).status == Status.UNCERTAIN
+    dispatch = SessionDispatch.objects.get()
+    assert (dispatch.hold, dispatch.hold_reason) == (Hold.UNCERTAIN, message.error_detail)
+    assert Event.objects.get(kind=EventKind.SESSION_HELD).data["hold"] == Hold.UNCERTAIN
+    messages.resolve(message.pk, outcome="sent", actor=ACTOR)
+    assert SessionDispatch.objects.get().hold == Hold.NONE
+
+
+@pytest.mark.parametrize("end", [expire_by_fence, expire_by_clock, cancel])
+def test_one_that_ends_without_another_attempt_holds_nothing_under_any_policy(end: Callable[[Message], None]) -> None:
+    session, (message, _) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    end(message)
+    assert now(message).status == Status.UNCERTAIN
+    assert SessionDispatch.objects.get().hold == Hold.NONE
+
+
+def test_one_that_fails_without_a_doubt_holds_nothing_under_any_policy() -> None:
+    session, (message, _) = resending("one", "two")
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    be_refused(message)
+    assert (now(message).status, SessionDispatch.objects.get().hold) == (Status.FAILED, Hold.NONE)
+
+
 def test_a_deletion_says_what_it_could_not_cancel() -> None:
     session, (message, behind) = resending("one", "two")
     settle(OutcomeUnknown("no answer"))
