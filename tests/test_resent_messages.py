@@ -30,7 +30,7 @@ from sessions_app.services.sessions import Deleted
 from sessions_app.services.worklist import items
 from sessions_app.worker import trial
 from sessions_app.worker.expiry import expire
-from sessions_app.worker.fence import Verdict
+from sessions_app.worker.fence import Fenced, Verdict
 from sessions_app.worker.outcomes import Settlement, accepted, died, refused
 from tests.admin_lab import boss, text_of
 from tests.api_client import ApiClient
@@ -85,6 +85,30 @@ def expire_by_fence(message: Message) -> None:
 
     let_expire(message)
     asyncio.run(act())
+
+
+@pytest.mark.parametrize("is_doubted", [False, True])
+def test_a_fence_says_nothing_of_one_that_expired_and_that_somebody_else_has_locked(
+    is_doubted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, (message, behind) = resending("one", "two")
+    if is_doubted:
+        settle(OutcomeUnknown("no answer"))
+
+    async def act() -> list[Fenced]:
+        async with workers(2) as (person, worker):
+            async with person.connection.transaction():
+                await person.execute("SELECT 1 FROM wa_message WHERE id = %s FOR UPDATE", [message.pk])
+                fenced = [await worker.fence()]
+            return [*fenced, await worker.fence(), await worker.fence()]
+
+    let_expire(message)
+    caplog.clear()
+    locked, free, after = asyncio.run(act())
+    assert ([each.verdict for each in locked.waiting], locked.expired) == ([Verdict.OVERTAKEN], [])
+    assert ([each.verdict for each in free.waiting], len(free.expired)) == ([Verdict.EXPIRED], 1)
+    assert [flight.message_id for flight in after.flights] == [behind.pk]
+    assert caplog.text.count("expired before it was sent again") == is_doubted
 
 
 def expire_by_clock(message: Message) -> None:
