@@ -148,7 +148,7 @@ def test_a_deleted_sessions_messages_wait_in_an_orphan_and_move_with_their_ids(r
     made = submit(alpha, *"abc")
     (scheduled,) = submit(alpha, "later", scheduled_at=in_an_hour())
     Message.objects.filter(pk=made[0].pk).update(attempts=2)
-    assert sessions.delete(alpha, actor=ACTOR, unsent="orphan") == 4
+    assert sessions.delete(alpha, actor=ACTOR, unsent="orphan").orphaned == 4
     assert set(Message.objects.values_list("status", flat=True)) == {Status.ORPHANED}
     assert not redis_client.exists(keys.queue_key("alpha"))
     assert list(redis_client.scan_iter("rq:job:*")) == []

@@ -194,7 +194,7 @@ def test_a_deleted_session_can_leave_its_messages_as_an_orphan() -> None:
     client.post("/whatsapp/sessions", {"name": "s", "desired_state": "paused"})
     sent = client.post("/whatsapp/sessions/s/messages", {"to": "+51930246633", "text": "x"})
     done = client.delete("/whatsapp/sessions/s?unsent=orphan")
-    assert (done.status, done.body) == (200, {"session": "s", "cancelled": 0, "orphaned": 1})
+    assert (done.status, done.body) == (200, {"session": "s", "cancelled": 0, "uncertain": 0, "orphaned": 1})
     message = client.get(f"/whatsapp/messages/{sent['id']}")
     assert message["status"] == "orphaned"
     (orphan,) = client.get("/whatsapp/orphans")["items"]

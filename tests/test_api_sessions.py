@@ -290,7 +290,7 @@ def test_an_empty_session_is_deleted_and_its_name_is_free() -> None:
     make_session("alpha")
     client = ApiClient()
     answer = client.delete(f"{SESSIONS}/alpha")
-    assert (answer.status, answer.body) == (200, {"session": "alpha", "cancelled": 0, "orphaned": 0})
+    assert (answer.status, answer.body) == (200, {"session": "alpha", "cancelled": 0, "uncertain": 0, "orphaned": 0})
     assert client.get(f"{SESSIONS}/alpha").status == 404
     assert client.get(SESSIONS)["items"] == []
     assert client.post(SESSIONS, {"name": "alpha"}).status == 201
@@ -305,7 +305,7 @@ def test_a_session_with_unsent_messages_is_not_deleted_unless_asked_so(query: st
     assert client.delete(f"{SESSIONS}/alpha?unsent=orphans").fields == ["unsent"]
     assert client.get(f"{SESSIONS}/alpha").status == 200
     done = client.delete(f"{SESSIONS}/alpha?unsent=cancel")
-    assert (done.status, done.body) == (200, {"session": "alpha", "cancelled": 2, "orphaned": 0})
+    assert (done.status, done.body) == (200, {"session": "alpha", "cancelled": 2, "uncertain": 0, "orphaned": 0})
     assert {item["status"] for item in client.get("/whatsapp/messages?session=alpha")["items"]} == {"cancelled"}
 
 

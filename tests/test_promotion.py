@@ -10,6 +10,7 @@ from django.utils import timezone
 from sessions_app.models import Event, EventKind, Message, Priority, Session, Status
 from sessions_app.queues import keys
 from sessions_app.services import messages, sessions
+from sessions_app.services.sessions import Deleted
 from sessions_app.worker import promotion
 from sessions_app.worker.promotion import promote
 from tests.factories import (
@@ -176,7 +177,7 @@ def test_a_deletion_that_comes_second_cancels_what_was_promoted() -> None:
         promote()
         deleting = Threads([lambda: sessions.delete(session, actor=ACTOR, unsent="cancel")])
         wait_until_blocked()
-    assert deleting.join() == [1]
+    assert deleting.join() == [Deleted(cancelled=1)]
     assert Message.objects.get().status == Status.CANCELLED
 
 

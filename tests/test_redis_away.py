@@ -6,9 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 
 import pytest
 import redis
+from django.db import transaction
+from django.utils import timezone
 from pytest_django import Settings
 
 from sessions_app.exceptions import QueueUnavailable
@@ -18,7 +21,8 @@ from sessions_app.queues.connection import bulk_client, upkeep_client, web_clien
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack
 from sessions_app.reconciliation import rebuild
 from sessions_app.services import messages, sessions
-from tests.factories import ACTOR, job_ids, line, make_session, submit
+from sessions_app.worker import expiry, promotion
+from tests.factories import ACTOR, job_ids, line, make_session, now, submit
 from tests.processes import find_free_port
 from waqueue.embedded import EmbeddedValkey
 
@@ -104,7 +108,40 @@ def test_acts_of_people_are_kept_all_the_same(away: Callable[[], None]) -> None:
     assert messages.retry(two.pk, actor=ACTOR).status == Status.QUEUED
     assert messages.resolve(three.pk, outcome="sent", actor=ACTOR).status == Status.SENT
     assert sessions.act(session, "pause", actor=ACTOR).desired_state == "paused"
-    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == 1
+    assert sessions.delete(session, actor=ACTOR, unsent="cancel").cancelled == 1
+
+
+@pytest.mark.parametrize("what", [expiry.expire, promotion.promote], ids=["expiry", "promotion"])
+def test_upkeep_of_many_sessions_asks_a_silent_redis_once(
+    what: Callable[[], int], valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    past = timezone.now() - timedelta(seconds=1)
+    for number in range(5):
+        submit(make_session(f"s{number}"), "one", "two")
+    if what is expiry.expire:
+        Message.objects.update(expires_at=past)
+    else:
+        Message.objects.update(status=Status.SCHEDULED, scheduled_at=past)
+    caplog.clear()
+    with transaction.atomic():
+        assert what() == 10
+        hang(valkey)
+    said = [record.getMessage() for record in caplog.records if "Redis cannot be reached" in record.getMessage()]
+    # Each of them is a time-out.
+    assert len(said) == 1
+    assert not Message.objects.filter(status=Status.SCHEDULED).exists()
+
+
+def test_what_expires_while_redis_is_away_waits_and_expires_when_it_is_back(valkey: EmbeddedValkey) -> None:
+    (message,) = submit(make_session(), "one")
+    Message.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    valkey.kill()
+    with pytest.raises(QueueUnavailable):
+        expiry.expire()
+    assert now(message).status == Status.QUEUED
+    valkey.start()
+    assert expiry.expire() == 1
+    assert now(message).status == Status.EXPIRED
 
 
 def test_whoever_looks_into_redis_is_told(away: Callable[[], None]) -> None:

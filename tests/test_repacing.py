@@ -1,17 +1,19 @@
 """A change of pacing takes effect on the next message: its wait counts from the last hand-over, by the new numbers."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
-from threading import Event
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models.functions import Now
 
-from sessions_app.exceptions import PermanentError
-from sessions_app.models import Message, RecipientPace, Session, SessionDispatch
-from sessions_app.services import sessions
+from sessions_app.exceptions import NotConnected, OutcomeUnknown, PermanentError, RetryableError
+from sessions_app.models import Attempt, Event, EventKind, Message, RecipientPace, Session, SessionDispatch
+from sessions_app.services import messages, repacing, sessions
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker.fence import Fenced
 from sessions_app.worker.outcomes import accepted, refused
@@ -178,6 +180,92 @@ def test_what_an_earlier_pace_per_recipient_left_behind_is_not_a_wait() -> None:
     assert not RecipientPace.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "error", [None, PermanentError("no"), RetryableError("later"), OutcomeUnknown("no answer")], ids=type
+)
+@pytest.mark.parametrize("before", [0, 60_000], ids=["on", "off and on again"])
+def test_a_wait_per_recipient_that_is_switched_on_counts_from_the_last_hand_over(
+    before: int, error: Exception | None
+) -> None:
+    session, _ = session_with("one", "two", pacing=Pacing(per_recipient_ms=before))
+    send(error)
+    if before:
+        change(session, Pacing())
+    change(session, Pacing(per_recipient_ms=3_600_000))
+    finished_at = Attempt.objects.get().finished_at
+    assert finished_at is not None
+    waits = RecipientPace.objects.get().next_send_at - finished_at
+    assert timedelta(hours=1) <= waits < timedelta(hours=1, seconds=1)
+    Message.objects.update(next_attempt_at=None)
+    (waiting,) = look().waiting
+    assert waiting.verdict == "wait"
+
+
+def test_only_what_was_handed_over_within_the_new_wait_counts() -> None:
+    session, _ = session_with("one", "two", "three")
+    send()
+    send(NotConnected("no link"))
+    SessionDispatch.objects.update(hold="")
+    # Of what is told of a message, most is no hand-over.
+    Event.objects.create(kind=EventKind.MESSAGE_UNCERTAIN, session=session, message=Message.objects.latest("seq"))
+    Event.objects.filter(kind=EventKind.MESSAGE_SENT).update(created_at=Now() - timedelta(seconds=61))
+    change(session, Pacing(per_recipient_ms=60_000))
+    assert not RecipientPace.objects.exists()
+    assert len(look().flights) == 1
+
+
+def test_each_recipient_waits_from_the_last_message_to_itself() -> None:
+    session, _ = session_with("one", "two")
+    messages.submit(session, [messages.Draft(to="+51930246634", text="three")])
+    for _ in range(3):
+        send()
+    ages = {"one": 50, "two": 30, "three": 10}
+    for text, age in ages.items():
+        told = Event.objects.filter(kind=EventKind.MESSAGE_SENT, message__text=text)
+        told.update(created_at=Now() - timedelta(seconds=age))
+    began = database_now()
+    change(session, Pacing(per_recipient_ms=60_000))
+    waits = dict(RecipientPace.objects.values_list("recipient", "next_send_at"))
+    left = {to: (until - began).total_seconds() for to, until in waits.items()}
+    assert left == {PHONE: pytest.approx(30, abs=5), "+51930246634": pytest.approx(50, abs=5)}
+
+
+def test_a_hand_over_that_is_being_settled_when_the_wait_is_switched_on_counts() -> None:
+    session, _ = session_with("one", "two")
+
+    async def act() -> Fenced:
+        async with workers(2) as (own, other):
+            flight = await own.fence_one()
+            async with other.connection.transaction(force_rollback=True):
+                await other.execute("UPDATE wa_message SET text = text WHERE id = %s", [flight.message_id])
+                settling = asyncio.create_task(own.settle(accepted(flight, "id")))
+                # It has seen the session as it was, and waits for the row.
+                await until_blocked(other, own)
+                await in_thread(change, session, Pacing(per_recipient_ms=3_600_000))
+            await settling
+            return await own.fence()
+
+    (waiting,) = asyncio.run(act()).waiting
+    assert waiting.verdict == "wait"
+
+
+def test_hand_overs_are_found_by_the_index_of_the_sessions_events_and_their_messages_by_key() -> None:
+    session, _ = session_with("one", "two")
+    send()
+    values = {"session": session.pk, "wait_ms": 3_600_000, "kinds": repacing._HANDED_OVER}
+    with connection.cursor() as cursor:
+        # Among many of others.
+        cursor.execute(
+            "INSERT INTO wa_event (kind, session_id, data) "
+            "SELECT 'message.sent', 1000 + n % 100, '{}' FROM generate_series(1, 5000) n"
+        )
+        cursor.execute("ANALYZE wa_event")
+        cursor.execute(f"EXPLAIN {repacing._RECIPIENTS}", values)
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert plan.count("wa_event_of_session") == 2
+    assert "wa_message_pkey" in plan and "Seq Scan" not in plan
+
+
 def test_a_retry_waits_as_long_as_before() -> None:
     session, (message,) = session_with("one", pacing=MINUTE)
     again = datetime.now(UTC) + timedelta(hours=1)
@@ -193,7 +281,7 @@ def test_an_outcome_that_is_written_while_the_pace_changes_is_followed_by_the_ne
     old: Pacing, new: Pacing
 ) -> None:
     session, _ = session_with("one", "two", pacing=old)
-    is_changed, may_commit = Event(), Event()
+    is_changed, may_commit = threading.Event(), threading.Event()
 
     def change_slowly() -> None:
         with transaction.atomic():

@@ -7,17 +7,33 @@ from typing import Any
 
 import pytest
 import redis
+from django.urls import reverse
 from django.utils import timezone
 
 from sessions_app.exceptions import OutcomeUnknown, PermanentError, RetryableError
-from sessions_app.models import Attempt, Event, Hold, Message, OnUncertain, Orphan, Session, SessionDispatch, Status
+from sessions_app.models import (
+    Attempt,
+    AuditEntry,
+    Event,
+    EventKind,
+    Hold,
+    Message,
+    OnUncertain,
+    Orphan,
+    Session,
+    SessionDispatch,
+    Status,
+)
 from sessions_app.services import batches, messages, orphans, sessions, tasks
 from sessions_app.services.look_ups import plan
+from sessions_app.services.sessions import Deleted
 from sessions_app.services.worklist import items
 from sessions_app.worker import trial
 from sessions_app.worker.expiry import expire
-from sessions_app.worker.fence import Verdict
+from sessions_app.worker.fence import Fenced, Verdict
 from sessions_app.worker.outcomes import Settlement, accepted, died, refused
+from tests.admin_lab import boss, text_of
+from tests.api_client import ApiClient
 from tests.dispatch_lab import ACTOR, LabWorker, in_thread, workers
 from tests.factories import become, job_ids, make_session, now
 
@@ -69,6 +85,30 @@ def expire_by_fence(message: Message) -> None:
 
     let_expire(message)
     asyncio.run(act())
+
+
+@pytest.mark.parametrize("is_doubted", [False, True])
+def test_a_fence_says_nothing_of_one_that_expired_and_that_somebody_else_has_locked(
+    is_doubted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, (message, behind) = resending("one", "two")
+    if is_doubted:
+        settle(OutcomeUnknown("no answer"))
+
+    async def act() -> list[Fenced]:
+        async with workers(2) as (person, worker):
+            async with person.connection.transaction():
+                await person.execute("SELECT 1 FROM wa_message WHERE id = %s FOR UPDATE", [message.pk])
+                fenced = [await worker.fence()]
+            return [*fenced, await worker.fence(), await worker.fence()]
+
+    let_expire(message)
+    caplog.clear()
+    locked, free, after = asyncio.run(act())
+    assert ([each.verdict for each in locked.waiting], locked.expired) == ([Verdict.OVERTAKEN], [])
+    assert ([each.verdict for each in free.waiting], len(free.expired)) == ([Verdict.EXPIRED], 1)
+    assert [flight.message_id for flight in after.flights] == [behind.pk]
+    assert caplog.text.count("expired before it was sent again") == is_doubted
 
 
 def expire_by_clock(message: Message) -> None:
@@ -299,6 +339,72 @@ def test_it_leaves_the_mirror(redis_client: redis.Redis) -> None:
     settle(OutcomeUnknown("no answer"))
     cancel(message)
     assert job_ids(redis_client, "s") == [str(behind.pk)]
+
+
+@pytest.mark.parametrize("end", [be_refused, be_refused_too_often])
+def test_one_that_is_refused_under_a_policy_that_holds_the_session_holds_it(end: Callable[[Message], None]) -> None:
+    session, (message, _) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    end(message)
+    assert now(message).status == Status.UNCERTAIN
+    dispatch = SessionDispatch.objects.get()
+    assert (dispatch.hold, dispatch.hold_reason) == (Hold.UNCERTAIN, message.error_detail)
+    assert Event.objects.get(kind=EventKind.SESSION_HELD).data["hold"] == Hold.UNCERTAIN
+    messages.resolve(message.pk, outcome="sent", actor=ACTOR)
+    assert SessionDispatch.objects.get().hold == Hold.NONE
+
+
+@pytest.mark.parametrize("end", [expire_by_fence, expire_by_clock, cancel])
+def test_one_that_ends_without_another_attempt_holds_nothing_under_any_policy(end: Callable[[Message], None]) -> None:
+    session, (message, _) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    end(message)
+    assert now(message).status == Status.UNCERTAIN
+    assert SessionDispatch.objects.get().hold == Hold.NONE
+
+
+def test_one_that_fails_without_a_doubt_holds_nothing_under_any_policy() -> None:
+    session, (message, _) = resending("one", "two")
+    sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
+    be_refused(message)
+    assert (now(message).status, SessionDispatch.objects.get().hold) == (Status.FAILED, Hold.NONE)
+
+
+def test_a_deletion_says_what_it_could_not_cancel() -> None:
+    session, (message, behind) = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == Deleted(cancelled=1, uncertain=1)
+    assert (now(message).status, now(behind).status) == (Status.UNCERTAIN, Status.CANCELLED)
+    counts = {"unsent": 2, "cancelled": 1, "uncertain": 1}
+    assert Event.objects.get(kind=EventKind.SESSION_DELETED).data == {"by": ACTOR.label, "as": "cancel", **counts}
+    assert AuditEntry.objects.get(action="delete session").data == {"unsent_as": "cancel", **counts}
+
+
+def test_a_deletion_over_the_api_says_what_it_could_not_cancel() -> None:
+    resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    done = ApiClient().delete("/whatsapp/sessions/s?unsent=cancel")
+    assert (done.status, done.body) == (200, {"session": "s", "cancelled": 1, "uncertain": 1, "orphaned": 0})
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["Messages cancelled with it: 1.", "1 message was to be sent again", "it is uncertain now"]),
+        ("es", ["Mensajes cancelados con ella: 1.", "1 mensaje iba a reenviarse", "ahora está incierto"]),
+    ],
+)
+def test_a_person_who_deletes_is_told_what_could_not_be_cancelled(language: str, said: list[str]) -> None:
+    session, _ = resending("one", "two")
+    settle(OutcomeUnknown("no answer"))
+    client = boss()
+    client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+    url = reverse("admin:sessions_app_session_delete", args=[session.pk])
+    seen = text_of(client.post(url, {"unsent": "cancel", "expected": "2"}, follow=True))
+    for words in said:
+        assert words in seen
 
 
 def test_a_batch_says_what_it_could_not_cancel() -> None:

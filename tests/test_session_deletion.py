@@ -20,6 +20,7 @@ from sessions_app.models import (
 )
 from sessions_app.queues import keys
 from sessions_app.services import messages, sessions
+from sessions_app.services.sessions import Deleted
 from tests.factories import (
     ACTOR,
     Threads,
@@ -42,7 +43,7 @@ def test_a_session_without_unsent_messages_is_deleted_and_keeps_its_history() ->
     sent, failed = submit(session, "one", "two")
     become(sent, Status.SENT)
     become(failed, Status.FAILED)
-    assert sessions.delete(session, actor=ACTOR) == 0
+    assert sessions.delete(session, actor=ACTOR) == Deleted()
     session.refresh_from_db()
     assert session.deleted_at is not None
     assert (session.desired_state, session.observed_state) == (DesiredState.STOPPED, ObservedState.STOPPED)
@@ -74,7 +75,7 @@ def test_unsent_messages_are_cancelled_if_so_wanted(redis_client: redis.Redis) -
     queued, sent = submit(session, "one", "two")
     (later,) = submit(session, "later", scheduled_at=in_an_hour())
     become(sent, Status.SENT)
-    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == 2
+    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == Deleted(cancelled=2)
     assert [message.status for message in session.messages.order_by("seq")] == ["cancelled", "sent", "cancelled"]
     for message in (queued, later):
         assert traces(message)[0][-1] == EventKind.MESSAGE_CANCELLED
@@ -135,7 +136,7 @@ def test_of_several_who_delete_at_once_one_does() -> None:
     session = make_session()
     submit(session, "one")
     results = at_once(*[lambda: sessions.delete(session, actor=ACTOR, unsent="cancel")] * 4)
-    assert results.count(1) == 1
+    assert results.count(Deleted(cancelled=1)) == 1
     assert sum(isinstance(result, SessionNotFound) for result in results) == 3
     assert Event.objects.filter(kind=EventKind.MESSAGE_CANCELLED).count() == 1
 

@@ -12,6 +12,7 @@ from django.utils.translation import ngettext
 from sessions_app.admin.base import APP, RESTORE_ORPHAN, VIEW_ORPHAN
 from sessions_app.models import Orphan, OrphanSource, Session
 from sessions_app.services.orphans import Adopted
+from sessions_app.services.sessions import Deleted
 
 
 def left_to_choose(request: HttpRequest, name: str) -> Orphan | None:
@@ -47,14 +48,21 @@ def tell_adopted(request: HttpRequest, adopted: Adopted) -> None:
         messages.warning(request, _linked(request, text % orphan.messages, orphan))
 
 
-def tell_deleted(request: HttpRequest, session: Session, count: int, *, is_kept: bool) -> None:
+def tell_deleted(request: HttpRequest, session: Session, done: Deleted) -> None:
     """Say what became of what a deleted session had not sent."""
-    values = {"name": session.name, "count": count}
-    if not (is_kept and count):
+    if not done.orphaned:
         text = _("The session %(name)s was deleted. Messages cancelled with it: %(count)d.")
-        messages.success(request, text % values)
+        messages.success(request, text % {"name": session.name, "count": done.cancelled})
+        if count := done.uncertain:
+            text = ngettext(
+                "%d message was to be sent again and may have arrived before: it is uncertain now, not cancelled.",
+                "%d messages were to be sent again and may have arrived before: they are uncertain now, not cancelled.",
+                count,
+            )
+            messages.warning(request, text % count)
         return
-    text = _("The session %(name)s was deleted. Messages kept as an orphan: %(count)d.") % values
+    text = _("The session %(name)s was deleted. Messages kept as an orphan: %(count)d.")
+    text %= {"name": session.name, "count": done.orphaned}
     made = Orphan.objects.filter(session_name=session.name, source=OrphanSource.DELETED_SESSION)
     orphan = made.order_by("-pk").first()
     messages.success(request, text if orphan is None else _linked(request, text, orphan))

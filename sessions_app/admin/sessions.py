@@ -312,7 +312,7 @@ class SessionAdmin(ActsMixin):
                 problem = _("The number of unsent messages has changed since you looked. Look again.")
             else:
                 try:
-                    touched = service.delete(session, actor=actor_of(request), unsent=cast("Any", choice))
+                    done = service.delete(session, actor=actor_of(request), unsent=cast("Any", choice))
                 except SessionHasUnsentMessages:
                     found = deletion(session)
                     problem = _("It was not deleted: it still has messages to send.")
@@ -320,7 +320,7 @@ class SessionAdmin(ActsMixin):
                     self.message_user(request, _("The session was deleted meanwhile."), messages.WARNING)
                     return HttpResponseRedirect(self._list_url())
                 else:
-                    session_orphans.tell_deleted(request, session, touched, is_kept=choice == "orphan")
+                    session_orphans.tell_deleted(request, session, done)
                     return HttpResponseRedirect(self._list_url())
         context = {
             "title": _("Delete %s?") % session.name,

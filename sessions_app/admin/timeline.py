@@ -46,10 +46,12 @@ _NAMES: dict[str, "StrOrPromise"] = {
     "error": gettext_lazy("error"),
     "fields": gettext_lazy("changed"),
     "hold": gettext_lazy("held"),
+    "orphaned": gettext_lazy("messages kept as an orphan"),
     "reason": gettext_lazy("why"),
     "receipt": gettext_lazy("receipt"),
     "resolved_as": gettext_lazy("resolved as"),
     "source": gettext_lazy("source"),
+    "uncertain": gettext_lazy("messages made uncertain"),
     "worker": gettext_lazy("worker"),
 }
 # Said elsewhere in the entry, or of no use to a person.

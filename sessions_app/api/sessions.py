@@ -149,9 +149,8 @@ def change(request: ApiRequest, name: Name, payload: SessionPatch) -> SessionOut
 def delete(request: ApiRequest, name: Name, how: Query[DeleteParameters]) -> SessionDeleted:
     """Delete a session and say what was done."""
     caller = request.auth
-    count = sessions.delete(caller.session(name), actor=caller.actor, unsent=how.unsent)
-    is_kept = how.unsent == "orphan"
-    return SessionDeleted(session=name, cancelled=0 if is_kept else count, orphaned=count if is_kept else 0)
+    done = sessions.delete(caller.session(name), actor=caller.actor, unsent=how.unsent)
+    return SessionDeleted(session=name, cancelled=done.cancelled, uncertain=done.uncertain, orphaned=done.orphaned)
 
 
 def _add_act(what: sessions.Act, description: str) -> None:

@@ -21,7 +21,8 @@ WITH ending AS MATERIALIZED (
         error_class = CASE WHEN e.is_doubted THEN 'uncertain' ELSE m.error_class END,
         error_code = CASE WHEN e.is_doubted THEN '' ELSE m.error_code END,
         error_detail = CASE WHEN e.is_doubted THEN %(why)s ELSE m.error_detail END
-    FROM ending e WHERE m.id = e.id
+    -- What waits, here or in an orphan: whoever was first in spite of a caller's lock has decided.
+    FROM ending e WHERE m.id = e.id AND m.status IN ('queued', 'scheduled', 'orphaned')
     RETURNING m.id, m.session_id, m.status
 ), told AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
@@ -48,8 +49,8 @@ def in_doubt(message_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
 def end(message_ids: Sequence[uuid.UUID], status: Status, **data: Any) -> set[uuid.UUID]:
     """End unsent messages as `status`, and tell of each; return those that are uncertain instead.
 
-    The caller has locked their rows, in a statement before: only then no attempt is overlooked. `data` is what the
-    events say. Raises the errors of django.db.
+    The caller has locked their rows, in a statement before: only then no attempt is overlooked. One that has an end
+    already, or is being sent, is left alone. `data` is what the events say. Raises the errors of django.db.
     """
     if not message_ids:
         return set()

@@ -127,9 +127,10 @@ def _from_draft(session: Session, draft: Draft, now: datetime, batch_id: uuid.UU
     return message
 
 
-def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool = False) -> None:
+def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool = False) -> bool:
     """Put committed messages of one session into the mirror, each at its place; only log when Redis is not there.
 
+    False when that did not work, and they wait for reconciliation.
     With `have_new_places` they are many that were placed just now, at the end of the line: Redis gets more time.
     """
     try:
@@ -141,6 +142,8 @@ def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool
             _take_out_settled(session_name, messages)
     except (QueueUnavailable, DatabaseError) as error:
         log.warning("%d messages of %s are kept and wait for reconciliation: %s", len(messages), session_name, error)
+        return False
+    return True
 
 
 def _take_out_settled(session_name: str, messages: Sequence[Message]) -> None:

@@ -1,21 +1,58 @@
 """A change of pacing: what becomes of the waits that the old one imposed.
 
 The new ones count from where the old ones did, the last hand-over: so no change lets a message go sooner after it than
-the new pacing allows, and none makes it wait longer.
+the new pacing allows, and none makes it wait longer. (A message that is in flight counts as handed over.)
 """
 
 import random
 from datetime import datetime, timedelta
 
+from django.db import connection
 from django.db.models import F
 
-from sessions_app.models import InFlight, RecipientPace, Session, SessionDispatch
+from sessions_app.models import EventKind, InFlight, RecipientPace, Session, SessionDispatch
 from sessions_app.services import quiet_hours
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
 
 # A settle writes `last_sent_at` of a session without a pace no more often.
 _SENT_AT_IS_BEHIND = timedelta(seconds=5)
+# What a settle tells of an attempt that troubled the engine.
+_HANDED_OVER = [
+    EventKind.MESSAGE_SENT, EventKind.MESSAGE_RETRIED, EventKind.MESSAGE_FAILED, EventKind.MESSAGE_UNCERTAIN,
+    EventKind.MESSAGE_RESENT, EventKind.MESSAGE_POISON,
+]  # fmt: skip
+# The waits that a pace per recipient would have left behind. What was handed over when stands in the session's events,
+# newest first in an index; of these, those of the wait are read, and no more than that many. Their ids are in the order
+# of time but for as long as a statement takes.
+_RECIPIENTS = """
+INSERT INTO wa_recipient_pace (session_id, recipient, next_send_at)
+SELECT %(session)s, m.recipient, max(handed.at) + %(wait_ms)s * interval '1 ms'
+FROM (
+    SELECT recent.message_id, recent.created_at AS at
+    FROM (
+        SELECT message_id, created_at, kind, data FROM wa_event
+        WHERE session_id = %(session)s AND id > coalesce((
+            SELECT id FROM (
+                SELECT id, created_at FROM wa_event WHERE session_id = %(session)s ORDER BY id DESC LIMIT 50000
+            ) walked
+            WHERE created_at < clock_timestamp() - %(wait_ms)s * interval '1 ms' - interval '1 minute'
+            ORDER BY id DESC LIMIT 1
+        ), 0)
+        ORDER BY id DESC LIMIT 50000
+    ) recent
+    WHERE recent.kind = ANY(%(kinds)s) AND recent.data ? 'attempt'
+      AND recent.created_at > clock_timestamp() - %(wait_ms)s * interval '1 ms'
+    UNION ALL
+    -- Its settle may have begun when there was no pace yet, and then leaves no wait behind.
+    SELECT message_id, clock_timestamp() FROM wa_in_flight WHERE session_id = %(session)s
+) handed
+-- Each by itself: a join of so many would read the whole table.
+CROSS JOIN LATERAL (SELECT recipient FROM wa_message WHERE id = handed.message_id LIMIT 1) m
+GROUP BY m.recipient
+ON CONFLICT (session_id, recipient) DO UPDATE
+SET next_send_at = greatest(wa_recipient_pace.next_send_at, excluded.next_send_at)
+"""
 
 
 def repace(session: Session, old: Pacing) -> None:
@@ -79,7 +116,10 @@ def _repace_recipients(session: Session, old_ms: int) -> None:
     if not new_ms or not old_ms:
         # Also when there was none until now: a row would be what an earlier one left behind.
         rows.delete()
-    elif new_ms != old_ms:
+    if new_ms and not old_ms:
+        with connection.cursor() as cursor:
+            cursor.execute(_RECIPIENTS, {"session": session.pk, "wait_ms": new_ms, "kinds": _HANDED_OVER})
+    elif new_ms and new_ms != old_ms:
         rows.update(next_send_at=F("next_send_at") + _ms(new_ms - old_ms))
 
 

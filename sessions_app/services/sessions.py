@@ -6,6 +6,7 @@ Each act writes its event and its audit entry in its own transaction, and signal
 import logging
 import uuid
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
@@ -224,8 +225,20 @@ def act_on_all(what: Literal["pause", "resume"], *, actor: Actor) -> int:
     return act_on(list(ids), what, actor=actor)
 
 
-def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel", "orphan"] = "refuse") -> int:
-    """Delete a session; return how many unsent messages were cancelled or orphaned with it. Its history is kept.
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What became of the messages that a deleted session had not sent.
+
+    `uncertain` are those that were to be cancelled and waited to be sent again by policy: they may have arrived.
+    """
+
+    cancelled: int = 0
+    uncertain: int = 0
+    orphaned: int = 0
+
+
+def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel", "orphan"] = "refuse") -> Deleted:
+    """Delete a session; return what became of its unsent messages. Its history is kept.
 
     Raises SessionHasUnsentMessages when there are some and `unsent` is "refuse", or when one is being sent just now.
     """
@@ -248,22 +261,23 @@ def delete(session: Session, *, actor: Actor, unsent: Literal["refuse", "cancel"
             )
         if unsent == "orphan" and waiting:
             orphan_unsent(session, by=actor.label)
+            done = Deleted(orphaned=len(waiting))
         else:
-            endings.end(waiting, Status.CANCELLED, by=actor.label)
+            doubted = len(endings.end(waiting, Status.CANCELLED, by=actor.label))
+            done = Deleted(cancelled=len(waiting) - doubted, uncertain=doubted)
         SessionCounter.objects.filter(session=session).delete()
         Session.objects.filter(pk=session.pk).update(
             deleted_at=timezone.now(), desired_state=DesiredState.STOPPED, observed_state=ObservedState.STOPPED
         )
+        told = {"unsent": len(waiting), **{what: count for what, count in asdict(done).items() if count}}
         Event.objects.create(
-            kind=EventKind.SESSION_DELETED,
-            session=session,
-            data={"by": actor.label, "unsent": len(waiting), "as": unsent},
+            kind=EventKind.SESSION_DELETED, session=session, data={"by": actor.label, "as": unsent, **told}
         )
-        audit.record(actor, "delete session", session.name, unsent=len(waiting), unsent_as=unsent)
+        audit.record(actor, "delete session", session.name, unsent_as=unsent, **told)
         transaction.on_commit(lambda: _take_out(session.name, waiting))
         # A due time that it left would be kept by what is put for another session of its name.
         _signal_on_commit([session.name])
-    return len(waiting)
+    return done
 
 
 def _check(session: Session) -> None:

@@ -33,7 +33,8 @@ FOR UPDATE SKIP LOCKED
 def expire() -> int:
     """End one batch of queued messages that have expired; return how many. Call again while it is not zero.
 
-    Nothing expires in a database that is older than its Redis: what may have been sent before has to show first.
+    Nothing expires in a database that is older than its Redis: what may have been sent before has to show first. So
+    nothing expires either while Redis cannot say.
     Raises QueueUnavailable and database errors.
     """
     if older_database.is_older(inspect.meta(client=upkeep_client()).mark):
@@ -49,17 +50,18 @@ def expire() -> int:
         # By their places in the line, in which their jobs stand.
         for name, pk in Message.objects.filter(pk__in=ids).in_order().values_list("session__name", "pk"):
             by_session.setdefault(name, []).append(pk)
-        for name, of_session in by_session.items():
-            transaction.on_commit(partial(_after, name, of_session, len(doubted.intersection(of_session))))
+        transaction.on_commit(partial(_after, by_session, doubted))
     return len(ids)
 
 
-def _after(session_name: str, message_ids: list[uuid.UUID], doubted: int) -> None:
-    if doubted:
-        log.warning("session %s: %d messages expired that may have arrived: uncertain", session_name, doubted)
+def _after(by_session: dict[str, list[uuid.UUID]], doubted: set[uuid.UUID]) -> None:
+    for name, of_session in by_session.items():
+        if count := len(doubted.intersection(of_session)):
+            log.warning("session %s: %d messages expired that may have arrived: uncertain", name, count)
     try:
-        mirror.take_out(session_name, message_ids)
-        # What stood behind them may go now.
-        mirror.signal([session_name])
+        # For all sessions together: each call costs its time-out where Redis is silent. What stood behind may go now.
+        mirror.signal(by_session)
+        mirror.take_out_each(by_session)
     except QueueUnavailable as error:
-        log.warning("%d jobs of expired messages stay until reconciliation: %s", len(message_ids), error)
+        count = sum(map(len, by_session.values()))
+        log.warning("%d jobs of expired messages stay until reconciliation: %s", count, error)

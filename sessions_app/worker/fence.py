@@ -151,7 +151,10 @@ told AS (
            CASE WHEN status = 'uncertain' THEN jsonb_build_object('error', %(doubt)s::text) ELSE '{}' END
     FROM expired
 )
-SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' ELSE h.verdict END,
+-- A head that somebody else has locked was not decided here.
+SELECT h.name,
+       CASE WHEN h.verdict = 'send' AND t.id IS NULL OR h.verdict = 'expired' AND e.id IS NULL THEN 'overtaken'
+            ELSE h.verdict END,
        h.session_id, h.transport, h.config, h.on_uncertain, h.observed_state, h.min_interval_ms, h.hold, h.message_id,
        coalesce(t.attempts, h.attempts), h.max_attempts, h.has_more,
        CASE WHEN h.verdict = 'abandoned' THEN h.old_token ELSE h.token END, h.content, h.deaths,
@@ -160,7 +163,9 @@ SELECT h.name, CASE WHEN h.verdict = 'send' AND t.id IS NULL THEN 'overtaken' EL
        (1000 * extract(epoch FROM
            CASE h.verdict WHEN 'in_flight' THEN h.deadline_at ELSE least(h.wait_until, h.expires_at) END
            - clock.now))::bigint
-FROM clock CROSS JOIN head h LEFT JOIN taken t ON t.session_id = h.session_id
+FROM clock CROSS JOIN head h
+LEFT JOIN taken t ON t.session_id = h.session_id
+LEFT JOIN expired e ON e.session_id = h.session_id
 """
 )
 

@@ -109,6 +109,7 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
         flight, Outcome.UNCERTAIN, Status.UNCERTAIN,
         error_class=problem.code, error_code=str(problem.provider_code)[:100], error_detail=str(problem.detail)[:1000],
     )  # fmt: skip
+    held = Hold.UNCERTAIN if flight.on_uncertain == OnUncertain.HOLD_SESSION else Hold.NONE
     match problem:
         case RetryableError() if flight.attempts < flight.max_attempts:
             asked = min(int(problem.after_ms or 0), _LONGEST_ASKED_MS)
@@ -119,7 +120,8 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
         case RetryableError() | PermanentError() if flight.is_doubted:
             # Only this attempt has failed. No policy sends it again: that is what was done.
             return replace(
-                base, outcome=Outcome.FAILED, event=EventKind.MESSAGE_UNCERTAIN, error_class=OutcomeUnknown.code,
+                base, outcome=Outcome.FAILED, event=EventKind.MESSAGE_UNCERTAIN, hold=held,
+                error_class=OutcomeUnknown.code,
                 error_detail=f"refused now ({base.error_detail[:900]}), but {MAY_HAVE_ARRIVED}",
             )  # fmt: skip
         case RetryableError() | PermanentError():
@@ -138,9 +140,8 @@ def refused(flight: Flight, error: BaseException) -> Settlement:
     if flight.on_uncertain == OnUncertain.RESEND and flight.attempts < flight.max_attempts and not is_poison:
         wait = max(backoff_ms(flight.attempts), _looked_up_ms(flight.transport))
         return replace(base, status=Status.QUEUED, event=EventKind.MESSAGE_RESENT, resend=1, retry_ms=wait)
-    hold = Hold.UNCERTAIN if flight.on_uncertain == OnUncertain.HOLD_SESSION else Hold.NONE
     event = EventKind.MESSAGE_POISON if is_poison else EventKind.MESSAGE_UNCERTAIN
-    return replace(base, event=event, hold=hold)
+    return replace(base, event=event, hold=held)
 
 
 def died(flight: Flight, why: str) -> Settlement:

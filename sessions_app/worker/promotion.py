@@ -1,5 +1,6 @@
 """Scheduled messages whose time has come are queued, at the place that they have had from the start."""
 
+import logging
 from functools import partial
 
 from django.db import connection, transaction
@@ -9,6 +10,8 @@ from sessions_app.queues import inspect
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.reconciliation import older_database
 from sessions_app.services import messages
+
+log = logging.getLogger(__name__)
 
 # Rows of one go: a campaign of a hundred thousand that comes due at once does not hold a transaction for long.
 _BATCH = 500
@@ -48,6 +51,16 @@ def promote() -> int:
         by_session: dict[str, list[Message]] = {}
         for message in promoted:
             by_session.setdefault(message.session.name, []).append(message)
-        for name, of_session in by_session.items():
-            transaction.on_commit(partial(messages.put, name, of_session))
+        transaction.on_commit(partial(_put, by_session))
     return len(ids)
+
+
+def _put(by_session: dict[str, list[Message]]) -> None:
+    """Put them session by session; at the first that fails the others wait too, for each would cost its time-out."""
+    names = list(by_session)
+    for at, name in enumerate(names):
+        if messages.put(name, by_session[name]):
+            continue
+        if left := sum(len(by_session[other]) for other in names[at + 1 :]):
+            log.warning("%d messages of other sessions are kept and wait for reconciliation, too", left)
+        return

@@ -100,8 +100,9 @@ pace AS MATERIALIZED (
            CASE WHEN d.hour_began_at > now() - interval '1 hour' THEN d.hour_began_at ELSE now() END AS hour_began_at,
            CASE WHEN d.hour_began_at > now() - interval '1 hour' THEN d.hour_count ELSE 0 END + r.is_paced::int
                AS hour_count,
-           CASE WHEN d.day_began_at > now() - interval '1 day' THEN d.day_began_at ELSE now() END AS day_began_at,
-           CASE WHEN d.day_began_at > now() - interval '1 day' THEN d.day_count ELSE 0 END + r.is_paced::int
+           -- Not a day, which is 23 or 25 hours where the connection's time zone changes its clocks.
+           CASE WHEN d.day_began_at > now() - interval '24 hours' THEN d.day_began_at ELSE now() END AS day_began_at,
+           CASE WHEN d.day_began_at > now() - interval '24 hours' THEN d.day_count ELSE 0 END + r.is_paced::int
                AS day_count,
            CASE r.outcome WHEN 'uncertain' THEN least(d.uncertain_streak + 1, 1000)
                           WHEN 'sent' THEN 0 WHEN 'failed' THEN 0 ELSE d.uncertain_streak END AS streak,
@@ -125,7 +126,7 @@ dispatch AS (
     SET next_send_at = CASE WHEN p.is_paced AND d.next_send_at IS NOT DISTINCT FROM p.next_send_at THEN greatest(
             p.pause_until,
             CASE WHEN p.hourly_cap > 0 AND p.hour_count >= p.hourly_cap THEN p.hour_began_at + interval '1 hour' END,
-            CASE WHEN p.daily_cap > 0 AND p.day_count >= p.daily_cap THEN p.day_began_at + interval '1 day' END
+            CASE WHEN p.daily_cap > 0 AND p.day_count >= p.daily_cap THEN p.day_began_at + interval '24 hours' END
         ) ELSE d.next_send_at END,
         hour_began_at = p.hour_began_at, hour_count = p.hour_count,
         day_began_at = p.day_began_at, day_count = p.day_count,

@@ -123,7 +123,8 @@ class DeleteParameters(Parameters):
 
     unsent: Literal["refuse", "cancel", "orphan"] = Field(
         "refuse",
-        description="`refuse` answers 409 when there are some; `cancel` cancels them; `orphan` keeps them as one.",
+        description="`refuse` answers 409 when there are some; `orphan` keeps them as one; `cancel` cancels them, but "
+        "what waits to be sent again by its session's policy becomes `uncertain` instead, and counts as such.",
     )
 
 
@@ -259,4 +260,8 @@ class SessionDeleted(BaseModel):
 
     session: str
     cancelled: int = Field(description="Unsent messages that were cancelled with it.")
+    uncertain: int = Field(
+        description="Messages that were to be cancelled and are `uncertain` now: they waited to be sent again by "
+        "policy, and an earlier attempt may have arrived."
+    )
     orphaned: int = Field(description="Unsent messages that were kept in an orphan.")
