@@ -320,7 +320,7 @@ def test_a_signal_during_a_fence_costs_one_look_more_and_not_one_after_another_w
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
             looks, claims, is_waiting, has_nothing_due = 0, 0, False, asyncio.Event()
-            claim, give_back, given_back = DispatchQueues.claim, DispatchQueues.give_back, Landing.given_back
+            claim, give_back, given_back = DispatchQueues.claim, DispatchQueues.give_back, Landing.unsent_given_back
 
             async def claim_and_signal(*args: Any) -> Any:
                 nonlocal looks, claims
@@ -350,7 +350,7 @@ def test_a_signal_during_a_fence_costs_one_look_more_and_not_one_after_another_w
 
             # A claim that waits no longer may well go first.
             monkeypatch.setattr(landing, "_GIVEN_BACK_SECONDS", 10)
-            monkeypatch.setattr(Landing, "given_back", noted)
+            monkeypatch.setattr(Landing, "unsent_given_back", noted)
             monkeypatch.setattr(DispatchQueues, "claim", claim_and_signal)
             monkeypatch.setattr(DispatchQueues, "give_back", give_back_late_and_call)
             giving = asyncio.create_task(loop.landing.give_back_forever())

@@ -137,8 +137,7 @@ class Dispatcher:
         """Claim and fence while there is room. With `burst`, return when nothing is due and nothing on its way."""
         backoff = Backoff("claiming", self.stopping)
         while True:
-            # What were given back after its next claim would count as signalled, and be claimed again, without an end.
-            await self.landing.given_back()
+            await self.landing.unsent_given_back()
             self._wake.clear()
             if self.stopping.is_set():
                 break

@@ -67,6 +67,7 @@ class Landing:
         self._has_backs = asyncio.Event()
         self._company: asyncio.TimerHandle | None = None
         self._is_giving_back = False
+        self._has_unsent = self._is_giving_unsent = False
 
     @property
     def is_empty(self) -> bool:
@@ -87,16 +88,25 @@ class Landing:
         else:
             self._has_results.set()
 
-    def give_back(self, backs: Iterable[GiveBack], jobs: Iterable[SettledJob] = ()) -> None:
-        """Have these sessions given back, and these jobs taken out of the mirror."""
+    def give_back(self, unsent: Iterable[GiveBack], jobs: Iterable[SettledJob] = ()) -> None:
+        """Have these sessions given back that were claimed and send nothing, and these jobs taken out of the mirror.
+
+        The next claim waits for that: a session that is claimed again before counts as signalled, and would be claimed
+        again and again, without an end. Those that have sent are none of these: they do something each time.
+        """
+        before = len(self._backs)
+        self._give_back(unsent, jobs)
+        self._has_unsent |= len(self._backs) > before
+
+    def _give_back(self, backs: Iterable[GiveBack], jobs: Iterable[SettledJob]) -> None:
         self._backs += backs
         self._jobs += jobs
         if self._backs or self._jobs:
             self._has_backs.set()
 
-    async def given_back(self) -> None:
-        """Return when all that was to be given back until now is in Redis, or after a moment where that is away."""
-        if not (self._backs or self._jobs or self._is_giving_back):
+    async def unsent_given_back(self) -> None:
+        """Return when all sessions that sent nothing are given back, or after a moment where Redis is away."""
+        if not (self._has_unsent or self._is_giving_unsent):
             return
         given = asyncio.get_running_loop().create_future()
         self._waiting_for_backs.append(given)
@@ -128,6 +138,7 @@ class Landing:
             jobs, self._jobs = self._jobs, []
             names, self._signals = self._signals, []
             waiting, self._waiting_for_backs = self._waiting_for_backs, []
+            self._is_giving_unsent, self._has_unsent = self._has_unsent, False
             self._is_giving_back = True
             while True:
                 try:
@@ -142,7 +153,7 @@ class Landing:
                     break
                 except QueueUnavailable as error:
                     await backoff.wait(error)
-            self._is_giving_back = False
+            self._is_giving_back = self._is_giving_unsent = False
             for one in waiting:
                 one.set_result(None)
             if soonest := [0] * bool(names) + [back.delay_ms for back in backs if back.delay_ms is not None]:
@@ -282,7 +293,7 @@ class Landing:
                 backs.append(GiveBack(flight.claimed, _next_look(one)))
         if len(settled) > len(going):
             self.on_room()
-        self.give_back(backs, jobs)
+        self._give_back(backs, jobs)
         if self._signals:
             self._has_backs.set()
         _tell(settled)
