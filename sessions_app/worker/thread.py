@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
 
 from django.db import close_old_connections
 
@@ -15,6 +15,7 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._last: Future[Any] | None = None
 
     async def run(self, act: Callable[..., T], *args: Any) -> T:
         """Call `act` in the thread, with database connections that are known to work."""
@@ -26,8 +27,15 @@ class Thread:
             finally:
                 close_old_connections()
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        self._last = self._executor.submit(call)
+        return cast(T, await asyncio.wrap_future(self._last))
 
     def close(self) -> None:
         """Let the thread end after what it is doing; nobody waits for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def end(self) -> None:
+        """Let it end, and return once it has: what it is doing may begin threads, and a process that ends has none."""
+        self.close()
+        if self._last is not None:
+            await asyncio.gather(asyncio.wrap_future(self._last), return_exceptions=True)

@@ -57,14 +57,14 @@ class Upkeep:
         await self._beats.run(heartbeat.register, self._dispatcher.worker, self._name, self._dispatcher.concurrency)
 
     async def stop(self) -> None:
-        """Say goodbye and close the connections."""
+        """Say goodbye, close the connections, and let what is under way beside the loop end."""
         with contextlib.suppress(psycopg.Error):
             await self._beats.run(heartbeat.stop, self._dispatcher.worker)
         await self._beats.close()
         await self._judgements.close()
-        for thread in (self._promotions, self._repairs, self._reconciliations):
-            thread.close()
         self._look_ups.close()
+        for thread in (self._promotions, self._repairs, self._reconciliations):
+            await thread.end()
 
     async def run(self) -> None:
         """Run all of it until cancelled."""
