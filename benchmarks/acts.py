@@ -32,6 +32,16 @@ def _compare() -> int:
     return int(Message.objects.open().count())
 
 
+def _reconcile() -> int:
+    from sessions_app.models import ReconciliationOutcome, Trigger
+    from sessions_app.reconciliation.run import reconcile
+
+    run = reconcile(Trigger.COMMAND)
+    if run is None or run.outcome != ReconciliationOutcome.REPAIRED:
+        raise SystemExit(f"not everything was put right: {run and run.outcome}")
+    return int(run.findings.count())
+
+
 def _rebuild() -> int:
     from sessions_app.queues import inspect
     from sessions_app.reconciliation.rebuild import rebuild
@@ -68,7 +78,8 @@ def _actor() -> Any:
 
 
 _ACTS: dict[str, Callable[..., int]] = {
-    "compare": _compare, "rebuild": _rebuild, "archive": _archive, "restore": _restore, "purge": _purge,
+    "compare": _compare, "reconcile": _reconcile, "rebuild": _rebuild,
+    "archive": _archive, "restore": _restore, "purge": _purge,
 }  # fmt: skip
 
 
