@@ -38,7 +38,9 @@ def said_of_a_store(error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
         return f"PostgreSQL lacks a table: {first_line}. Run `manage.py migrate` first."
-    if isinstance(error, (OperationalError, psycopg.OperationalError)):
+    cause = error.__cause__ if isinstance(error, OperationalError) else error
+    # Of what PostgreSQL itself answers, only that it is closing, starting or full: the rest are faults of ours.
+    if isinstance(cause, psycopg.OperationalError) and (cause.sqlstate or "08")[:2] in ("08", "28", "3D", "53", "57"):
         return f"PostgreSQL could not be asked: {first_line}"
     if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
         return f"Redis could not be asked: {first_line}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from sessions_app.models import Message, Orphan, Status
+from sessions_app.models import AuditEntry, Message, Orphan, Status
 from sessions_app.queues import keys
 from sessions_app.queues.jobs import JOB_FUNCTION
 from sessions_app.reconciliation.repair import Policy
@@ -80,11 +80,22 @@ def test_jobs_with_one_id_of_the_clients_are_one_message(redis_client: redis.Red
 
 
 def test_what_has_expired_makes_no_other_one_a_second(redis_client: redis.Redis) -> None:
-    jobs = stock_queue(redis_client, "gone", "aaaa")
-    for job, end in zip(jobs, [past(), in_an_hour(), past(), in_an_hour()], strict=True):
+    jobs = stock_queue(redis_client, "gone", "aaabaac")
+    ends = [past(), past(), in_an_hour(), in_an_hour(), past(), in_an_hour(), in_an_hour()]
+    for job, end in zip(jobs, ends, strict=True):
         rewrite(redis_client, job, JOB_FUNCTION, client_ref="r", expires_at=end.isoformat())
-    assert restored(the_orphan()) == ["a"]
-    assert Message.objects.filter(status=Status.EXPIRED).count() == 1
+    # Each stands where it stood, also those of which an earlier one has expired.
+    assert restored(the_orphan()) == ["a", "b", "c"]
+    assert Message.objects.filter(status=Status.EXPIRED).count() == 2
+
+
+def test_very_many_that_have_expired_and_are_alike_are_restored_by_few_acts(redis_client: redis.Redis) -> None:
+    jobs = stock_queue(redis_client, "gone", "a" * 30)
+    for job in jobs:
+        rewrite(redis_client, job, JOB_FUNCTION, client_ref="r", expires_at=past().isoformat())
+    assert restored(the_orphan()) == []
+    assert Message.objects.filter(status=Status.EXPIRED).count() == 30
+    assert AuditEntry.objects.filter(action="restore orphan").count() == -(-30 // restoring.CHUNK)
 
 
 def rewrite(client: redis.Redis, job: str, function: str, **fields: Any) -> None:

@@ -19,9 +19,12 @@ def test_a_thread_ends_once_what_it_does_has_ended_also_where_nobody_waits_for_t
         thread = Thread("test")
         running = asyncio.create_task(thread.run(act))
         await until(begun.is_set, 10, "it runs")
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        behind = asyncio.create_task(thread.run(act))
+        await asyncio.sleep(0)
+        for task in (running, behind):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         ending = asyncio.create_task(thread.end())
         await asyncio.wait([ending], timeout=0.05)
         was_waiting = not ending.done()

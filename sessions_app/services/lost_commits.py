@@ -8,12 +8,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import OperationalError, connection, models, transaction
+from django.db import DatabaseError, OperationalError, connection, models, transaction
 
 log = logging.getLogger(__name__)
 
 _END = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND datname = current_database()
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE pid = %s AND pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user
 """
 
 
@@ -40,7 +41,7 @@ def may_be_kept(server_pid: int) -> bool:
         with connection.cursor() as cursor:
             cursor.execute(_END, [server_pid])
             return all(ended for (ended,) in cursor.fetchall())
-    except OperationalError:
+    except DatabaseError:
         return False
 
 
@@ -69,7 +70,9 @@ def looked_up() -> Iterator[list[models.Model]]:
 
 
 def _is_there(row: models.Model) -> bool:
-    if not type(row)._default_manager.filter(pk=row.pk).exists():
+    # Also by its time: after a crash, a sequence may give a number once more.
+    made_at = getattr(row, "created_at")  # noqa: B009 (every row that is looked for has it, models.Model has not)
+    if not type(row)._default_manager.filter(pk=row.pk, created_at=made_at).exists():
         return False
     log.warning("the answer to a COMMIT was lost: %s %s is kept", row._meta.verbose_name, row.pk)
     return True

@@ -1,12 +1,14 @@
 """Scheduled messages whose time has come are queued, at the place that they have had from the start."""
 
+import contextlib
 import logging
 from functools import partial
 
 from django.db import connection, transaction
 
+from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Event, EventKind, Message, Status
-from sessions_app.queues import inspect
+from sessions_app.queues import inspect, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.reconciliation import older_database
 from sessions_app.services import messages
@@ -61,6 +63,10 @@ def _put(by_session: dict[str, list[Message]]) -> None:
     for at, name in enumerate(names):
         if messages.put(name, by_session[name]):
             continue
-        if left := sum(len(by_session[other]) for other in names[at + 1 :]):
+        if others := names[at + 1 :]:
+            left = sum(len(by_session[other]) for other in others)
             log.warning("%d messages of other sessions are kept and wait for reconciliation, too", left)
+            # It may have been that one only. They are sent without their jobs, too.
+            with contextlib.suppress(QueueUnavailable):
+                mirror.signal(others)
         return

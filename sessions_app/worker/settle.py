@@ -122,7 +122,7 @@ pace AS MATERIALIZED (
 ),
 dispatch AS (
     UPDATE wa_session_dispatch d
-    -- A pacing that was changed since this statement began has set another wait, which counts this hand-over too.
+    -- A pacing that was changed since this statement began has set another wait, whose pause counts this hand-over too.
     SET next_send_at = CASE WHEN p.is_paced AND d.next_send_at IS NOT DISTINCT FROM p.next_send_at THEN greatest(
             p.pause_until,
             CASE WHEN p.hourly_cap > 0 AND p.hour_count >= p.hourly_cap THEN p.hour_began_at + interval '1 hour' END,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from django.db import close_old_connections
 
@@ -15,7 +15,7 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._last: Future[Any] | None = None
+        self._acts: set[Future[Any]] = set()
 
     async def run(self, act: Callable[..., T], *args: Any) -> T:
         """Call `act` in the thread, with database connections that are known to work."""
@@ -27,8 +27,10 @@ class Thread:
             finally:
                 close_old_connections()
 
-        self._last = self._executor.submit(call)
-        return cast(T, await asyncio.wrap_future(self._last))
+        act_of_mine = self._executor.submit(call)
+        self._acts.add(act_of_mine)
+        act_of_mine.add_done_callback(self._acts.discard)
+        return await asyncio.wrap_future(act_of_mine)
 
     def close(self) -> None:
         """Let the thread end after what it is doing; nobody waits for it."""
@@ -37,5 +39,4 @@ class Thread:
     async def end(self) -> None:
         """Let it end, and return once it has: what it is doing may begin threads, and a process that ends has none."""
         self.close()
-        if self._last is not None:
-            await asyncio.gather(asyncio.wrap_future(self._last), return_exceptions=True)
+        await asyncio.gather(*map(asyncio.wrap_future, list(self._acts)), return_exceptions=True)

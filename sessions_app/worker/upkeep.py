@@ -58,13 +58,15 @@ class Upkeep:
 
     async def stop(self) -> None:
         """Say goodbye, close the connections, and let what is under way beside the loop end."""
+        threads = (self._promotions, self._repairs, self._reconciliations)
+        for thread in threads:
+            thread.close()
+        self._look_ups.close()
         with contextlib.suppress(psycopg.Error):
             await self._beats.run(heartbeat.stop, self._dispatcher.worker)
         await self._beats.close()
         await self._judgements.close()
-        self._look_ups.close()
-        for thread in (self._promotions, self._repairs, self._reconciliations):
-            await thread.end()
+        await asyncio.gather(*(thread.end() for thread in threads))
 
     async def run(self) -> None:
         """Run all of it until cancelled."""

@@ -23,16 +23,18 @@ WITH chosen AS (
     SELECT given.fresh, entry.*
     FROM unnest(%(entries)s::bigint[], %(fresh)s::uuid[]) AS given(entry, fresh)
     CROSS JOIN LATERAL (
-        SELECT id, index, message_id, job_id, recipient, content, created_at, {own_id} AS own
+        SELECT id, index, message_id, job_id, recipient, content, created_at, {own_id} AS own,
+               coalesce(nullif(content->>'expires_at', '')::timestamptz <= %(now)s, false) AS has_expired
         FROM wa_orphan_entry WHERE id = given.entry OFFSET 0
     ) entry
 ), counted AS (
     -- One job that stood in its list twice, by its id or by what `duplicates` knows it by. It waits for the next part,
-    -- which finds the first of them as any other message.
+    -- which finds the first of them as any other message. What has expired unsent makes no other one a second.
     SELECT *, own IS NOT NULL AND row_number() OVER (PARTITION BY own ORDER BY index) > 1 AS is_again,
-        message_id IS NULL AND {reference} <> '' AND row_number() OVER (
+        message_id IS NULL AND {reference} <> '' AND count(*) FILTER (WHERE NOT has_expired) OVER (
             PARTITION BY message_id IS NULL, {reference}, recipient, {text} ORDER BY index
-        ) > 1 AS is_alike
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) > 0 AS is_alike
     FROM chosen
 ), wanted AS (
     SELECT * FROM counted WHERE %(with_duplicates)s OR NOT (is_again OR is_alike)
