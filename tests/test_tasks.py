@@ -189,7 +189,11 @@ def test_a_task_whose_process_is_killed_is_taken_up_again_and_two_workers_do_it_
     dying.kill()
     assert state(task)[0] == "running"
     workers: list[Process] = [stack.worker(), stack.worker()]
-    wait_until(lambda: state(task)[0] == "done", 90, "the task is done")
+    try:
+        wait_until(lambda: state(task)[0] != "running", 90, "the task is done")
+    except AssertionError as error:
+        raise AssertionError(f"{state(task)}; {[worker.output[-3000:] for worker in workers]}") from error
+    assert state(task)[0] == "done", state(task)
     assert texts_in_line(beta) == [str(number) for number in range(2500)]
     assert Message.objects.count() == 2500
     assert Orphan.objects.get().state == "restored"
