@@ -39,7 +39,7 @@ def test_a_message_in_the_engine_keeps_its_session_and_the_rest_goes_as_the_call
     stack.wait_for(2, Status.SENT, within_s=30)
     for name, how, orphaned, cancelled in (("alpha", "orphan", 3, 0), ("beta", "cancel", 0, 3)):
         answer = call(port, "DELETE", f"/whatsapp/sessions/{name}?unsent={how}", key=key)
-        assert answer == (200, {"session": name, "orphaned": orphaned, "cancelled": cancelled})
+        assert answer == (200, {"session": name, "orphaned": orphaned, "cancelled": cancelled, "uncertain": 0})
     assert not Message.objects.open().exclude(status=Status.ORPHANED).exists()
     assert (stack.count(Status.SENT), stack.count(Status.ORPHANED), stack.count(Status.CANCELLED)) == (2, 3, 3)
     assert texts_of(Orphan.objects.get()) == ["1", "2", "3"]
