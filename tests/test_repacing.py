@@ -19,6 +19,7 @@ from sessions_app.worker.fence import Fenced
 from sessions_app.worker.outcomes import accepted, refused
 from tests.dispatch_lab import in_thread, session_with, until_blocked, workers
 from tests.factories import ACTOR, PHONE
+from tests.size_lab import lengthen
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -250,8 +251,9 @@ def test_a_hand_over_that_is_being_settled_when_the_wait_is_switched_on_counts()
 
 
 def test_hand_overs_are_found_by_the_index_of_the_sessions_events_and_their_messages_by_key() -> None:
-    session, _ = session_with("one", "two")
+    session, (_, second) = session_with("one", "two")
     send()
+    lengthen(second, 500, start=3)
     values = {"session": session.pk, "wait_ms": 3_600_000, "kinds": repacing._HANDED_OVER}
     with connection.cursor() as cursor:
         # Among many of others.
@@ -259,7 +261,7 @@ def test_hand_overs_are_found_by_the_index_of_the_sessions_events_and_their_mess
             "INSERT INTO wa_event (kind, session_id, data) "
             "SELECT 'message.sent', 1000 + n % 100, '{}' FROM generate_series(1, 5000) n"
         )
-        cursor.execute("ANALYZE wa_event")
+        cursor.execute("ANALYZE wa_event, wa_message")
         cursor.execute(f"EXPLAIN {repacing._RECIPIENTS}", values)
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert plan.count("wa_event_of_session") == 2
