@@ -19,7 +19,7 @@ def run(stores: Stores, *, rounds: int, quick: bool) -> Result:
     for _ in range(rounds):
         _, idle = pinging.beside(stores, lambda: time.sleep(1))
         found.setdefault("idle", []).append(Run(0, 1, idle))
-        for act, one in {**_long_queue(stores, length), **_orphans(stores, queues)}.items():
+        for act, one in {**_orphans(stores, queues), **_long_queue(stores, length)}.items():
             found.setdefault(act, []).append(one)
     idle_runs = found.pop("idle")
     lines = [Line("idle: Redis answers, p99.9", [one.extra["p999"] for one in idle_runs], "ms")]
