@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import redis
-from django.urls import reverse
 from django.utils import timezone
 
 from sessions_app.exceptions import OutcomeUnknown, PermanentError, RetryableError
 from sessions_app.models import (
     Attempt,
-    AuditEntry,
     Event,
     EventKind,
     Hold,
@@ -26,50 +24,19 @@ from sessions_app.models import (
 )
 from sessions_app.services import batches, messages, orphans, sessions, tasks
 from sessions_app.services.look_ups import plan
-from sessions_app.services.sessions import Deleted
 from sessions_app.services.worklist import items
 from sessions_app.worker import trial
 from sessions_app.worker.expiry import expire
 from sessions_app.worker.fence import Fenced, Verdict
-from sessions_app.worker.outcomes import Settlement, accepted, died, refused
-from tests.admin_lab import boss, text_of
-from tests.api_client import ApiClient
-from tests.dispatch_lab import ACTOR, LabWorker, in_thread, workers
+from sessions_app.worker.outcomes import died
+from tests.dispatch_lab import ACTOR, in_thread, workers
+from tests.doubt_lab import resending, settle, settle_next
 from tests.factories import become, job_ids, make_session, now
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MAY_HAVE_ARRIVED = "an earlier attempt may have arrived"
 PAST = timedelta(seconds=-1)
-
-
-def resending(*texts: str, **options: object) -> tuple[Session, list[Message]]:
-    """Messages of a session that sends again what nobody knows the outcome of; as a batch, so that it can be one."""
-    session, _ = sessions.create(name="s", actor=ACTOR, on_uncertain=OnUncertain.RESEND, **options)
-    drafts = [messages.Draft(to="+51930246633", text=text) for text in texts]
-    batches.submit(session, drafts, rejected=0, actor=ACTOR)
-    return session, list(Message.objects.order_by("seq"))
-
-
-async def settle_next(worker: LabWorker, error: BaseException | None, *, late: bool = False) -> Settlement:
-    """Fence the head of the line, whatever it waits for, and settle it."""
-    await in_thread(Message.objects.filter(status=Status.QUEUED).update, next_attempt_at=None)
-    flight = await worker.fence_one()
-    outcome = refused(flight, error) if error else accepted(flight, "id")
-    if not late:
-        await worker.settle(outcome)
-    return outcome
-
-
-def settle(*errors: BaseException | None) -> None:
-    """Fence and settle as often as there are outcomes."""
-
-    async def act() -> None:
-        async with workers(1) as (worker,):
-            for error in errors:
-                await settle_next(worker, error)
-
-    asyncio.run(act())
 
 
 def let_expire(message: Message) -> None:
@@ -370,47 +337,3 @@ def test_one_that_fails_without_a_doubt_holds_nothing_under_any_policy() -> None
     sessions.update(session, actor=ACTOR, on_uncertain=OnUncertain.HOLD_SESSION)
     be_refused(message)
     assert (now(message).status, SessionDispatch.objects.get().hold) == (Status.FAILED, Hold.NONE)
-
-
-def test_a_deletion_says_what_it_could_not_cancel() -> None:
-    session, (message, behind) = resending("one", "two")
-    settle(OutcomeUnknown("no answer"))
-    assert sessions.delete(session, actor=ACTOR, unsent="cancel") == Deleted(cancelled=1, uncertain=1)
-    assert (now(message).status, now(behind).status) == (Status.UNCERTAIN, Status.CANCELLED)
-    counts = {"unsent": 2, "cancelled": 1, "uncertain": 1}
-    assert Event.objects.get(kind=EventKind.SESSION_DELETED).data == {"by": ACTOR.label, "as": "cancel", **counts}
-    assert AuditEntry.objects.get(action="delete session").data == {"unsent_as": "cancel", **counts}
-
-
-def test_a_deletion_over_the_api_says_what_it_could_not_cancel() -> None:
-    resending("one", "two")
-    settle(OutcomeUnknown("no answer"))
-    done = ApiClient().delete("/whatsapp/sessions/s?unsent=cancel")
-    assert (done.status, done.body) == (200, {"session": "s", "cancelled": 1, "uncertain": 1, "orphaned": 0})
-
-
-@pytest.mark.parametrize(
-    ("language", "said"),
-    [
-        ("en", ["Messages cancelled with it: 1.", "1 message was to be sent again", "it is uncertain now"]),
-        ("es", ["Mensajes cancelados con ella: 1.", "1 mensaje iba a reenviarse", "ahora está incierto"]),
-    ],
-)
-def test_a_person_who_deletes_is_told_what_could_not_be_cancelled(language: str, said: list[str]) -> None:
-    session, _ = resending("one", "two")
-    settle(OutcomeUnknown("no answer"))
-    client = boss()
-    client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
-    url = reverse("admin:sessions_app_session_delete", args=[session.pk])
-    seen = text_of(client.post(url, {"unsent": "cancel", "expected": "2"}, follow=True))
-    for words in said:
-        assert words in seen
-
-
-def test_a_batch_says_what_it_could_not_cancel() -> None:
-    _, (message, behind) = resending("one", "two")
-    settle(OutcomeUnknown("no answer"))
-    assert message.batch_id is not None
-    done = batches.cancel(message.batch_id, actor=ACTOR)
-    assert (done.cancelled, done.left_alone) == (1, 1)
-    assert (now(message).status, now(behind).status) == (Status.UNCERTAIN, Status.CANCELLED)

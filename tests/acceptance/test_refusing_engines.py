@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import statistics
 import time
+from functools import partial
 
 import pytest
 from aiohttp import web
@@ -52,17 +53,19 @@ def told(session: Session) -> list[str]:
     ]
 
 
+def troubled_engine(stack: Stack, running: contextlib.ExitStack, name: str, how: Behaviour) -> tuple[Engine, Session]:
+    """An engine that answers so, until `running` ends, and a session of it with three messages."""
+    its_engine = running.enter_context(Engine())
+    its_engine.on_send = how
+    session = its_engine.session(name)
+    stack.submit(session, range(3))
+    return its_engine, session
+
+
 def test_each_session_ends_as_its_engine_has_it_and_a_healthy_one_keeps_its_pace(stack: Stack, engine: Engine) -> None:
     worker = stack.ready_worker(WAQUEUE_SEND_SECONDS="25")
     with contextlib.ExitStack() as running:
-
-        def troubled(name: str, how: Behaviour) -> tuple[Engine, Session]:
-            its_engine = running.enter_context(Engine())
-            its_engine.on_send = how
-            session = its_engine.session(name)
-            stack.submit(session, range(3))
-            return its_engine, session
-
+        troubled = partial(troubled_engine, stack, running)
         slowing = FirstSo(answering(429, {"message": "slow down"}, Retry_After=str(SLOW_DOWN_SECONDS)))
         hanging, stuck = troubled("stuck", FirstSo(waha_stub.silent))
         closed, refused = troubled("refused", answering(401, BAD_KEY))
@@ -127,14 +130,7 @@ def test_banned_sessions_are_held_and_answers_without_an_end_are_uncertain_besid
 ) -> None:
     worker = stack.ready_worker(WAQUEUE_SEND_SECONDS="4")
     with contextlib.ExitStack() as running:
-
-        def troubled(name: str, how: Behaviour) -> tuple[Engine, Session]:
-            its_engine = running.enter_context(Engine())
-            its_engine.on_send = how
-            session = its_engine.session(name)
-            stack.submit(session, range(3))
-            return its_engine, session
-
+        troubled = partial(troubled_engine, stack, running)
         refusing = {f"banned{code}": troubled(f"banned{code}", banned(code)) for code in (403, 463)}
         # By time, and by size: the second one would take days.
         endless = [troubled("dripping", FirstSo(waha_stub.dripping)), troubled("huge", FirstSo(waha_stub.huge(2**40)))]
