@@ -126,6 +126,22 @@ def test_a_restore_that_stands_still_in_the_middle_keeps_no_other_from_its_own(
     assert (texts_in_line(beta), len(texts_in_line(gamma))) == ([], 5)
 
 
+def test_a_restore_that_waits_for_a_row_that_somebody_keeps_keeps_no_other_from_its_own(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LONGEST_SECONDS", 1)
+    first = archived(redis_client)
+    second, beta, gamma = twin(first), make_session("beta"), make_session("gamma")
+    with transaction.atomic():
+        Orphan.objects.select_for_update().get(pk=first.pk)
+        waiting = Threads([lambda: restoring.restore_chunk(first, beta, orphans.Selection(), actor=ACTOR)])
+        wait_until_blocked()
+        (done,) = at_once(lambda: orphans.restore(second, gamma, actor=ACTOR))
+        (error,) = waiting.join()
+    assert isinstance(error, OperationalError) and "lock timeout" in str(error)
+    assert (done.restored, texts_in_line(beta)) == (5, [])
+
+
 def test_a_restore_says_so_when_somebody_else_has_made_a_message_of_a_job_meanwhile(
     redis_client: redis.Redis,
 ) -> None:
