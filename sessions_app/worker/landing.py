@@ -14,7 +14,7 @@ from sessions_app import crash_points
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, EventKind, Hold, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
-from sessions_app.worker import probes
+from sessions_app.worker import clock, probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.going_on import Onward, settle_and_fence
 from sessions_app.worker.outcomes import Flight, Settlement, refused
@@ -29,6 +29,10 @@ COMPANY_SECONDS = 0.01
 _UNHURRIED_MS = 100
 # Large enough that a round trip costs nothing per message, small enough that the first does not wait for the last.
 _BATCH = 500
+# Where engines take longer than this, their answers come in waves, and each session waits for the batch of its own:
+# small ones have the first of a wave with its engine again while the others are written.
+_SLOW_SECONDS = 0.1
+_BATCH_OF_SLOW = 40
 # While PostgreSQL works on the outcomes of one batch, the next ones are on their way.
 _WRITERS = 3
 _LOCK_TIMEOUT_MS = 250
@@ -184,8 +188,7 @@ class Landing:
 
     def _take_batch(self) -> list[Settlement]:
         """Results of different sessions, at most a batch of them; the others stay for the next one."""
-        # A batch in the middle costs more per result than a small or a full one.
-        limit = _BATCH if len(self._results) >= _BATCH // 2 else FEW_ROWS
+        limit = self._batch_limit()
         batch: dict[int, Settlement] = {}
         rest: list[Settlement] = []
         for result in self._results:
@@ -197,6 +200,15 @@ class Landing:
         if not rest:
             self._has_results.clear()
         return list(batch.values())
+
+    def _batch_limit(self) -> int:
+        waiting = len(self._results)
+        # More than one wave is a backlog: there it is the rate that counts.
+        is_wave = 0 < waiting < 2 * _BATCH
+        if is_wave and clock.now() - self._results[-1].flight.handed_over_at > _SLOW_SECONDS:
+            return _BATCH_OF_SLOW
+        # A batch in the middle costs more per result than a small or a full one.
+        return _BATCH if waiting >= _BATCH // 2 else FEW_ROWS
 
     def _going(self, batch: Sequence[Settlement]) -> dict[str, ClaimedSession]:
         """The sessions that may go on with their next message, by name."""

@@ -1,5 +1,6 @@
 """What an engine's answer means for a message: pure functions from an outcome to what is to be written."""
 
+import math
 import random
 import uuid
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ class Flight:
     # Seconds on `clock.now()`.
     fenced_at: float
     deadline: float
+    # When its transport got it: not yet.
+    handed_over_at: float = math.inf
     observed_state: str = ObservedState.WORKING
     claimed: ClaimedSession | None = None
     config: dict[str, object] = field(default_factory=dict)

@@ -40,6 +40,7 @@ class Sender:
             config = transport.open_config(flight.config)
             outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
             crash_points.reach("send: handing over", flight.content)
+            flight.handed_over_at = started
             async with asyncio.timeout(flight.deadline - started):
                 provider_id = await transport.send(outgoing)
                 crash_points.reach("send: accepted")
