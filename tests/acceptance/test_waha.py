@@ -131,15 +131,16 @@ def test_news_of_the_session_over_http_have_it_go_on_at_once(
     web = process(gunicorn, stack.environ, port)
     session = held_by_its_engine(stack, stub, "STOPPED")
     lab = Lab(redis.Redis.from_url(stack.redis.url))
-    wait_until(lambda: 5_000 < (lab.delay("school") or 0) <= probes.INTERVAL_MS, 30, "its engine was asked")
+    wait_until(lambda: "/api/sessions/school" in stub.paths, 30, "its engine is asked")
+    wait_until(lambda: 5_000 < (lab.delay("school") or 0) <= probes.INTERVAL_MS, 30, "it is put off")
     assert hold_of(session) == Hold.NOT_CONNECTED
     # It would be asked again soon: what is to be seen is that the news are a reason.
     lab.due_in(school=3_600_000)
-    stub.sessions["school"] = WORKING
     wait_until(lambda: f"Listening at: http://127.0.0.1:{port}" in web.output, 60, "the web process listens")
     body = event("session.status", {"name": "school", "status": "WORKING", "statuses": [], "data": None})
     assert post_over_http(port, body, signed=signature(body, "guessed")) == 403
     assert hold_of(session) == Hold.NOT_CONNECTED
+    stub.sessions["school"] = WORKING
     assert post_over_http(port, body) == 200
     assert_it_went_on(stack, stub, session)
 
