@@ -66,7 +66,8 @@ def test_frozen_after_its_claim_it_takes_nothing_that_another_has_taken_meanwhil
     assert engine.ledger(session) == [0, 1]
     assert Message.objects.get(text="1").status == Status.SENDING
     gate.is_open = True
-    wait_until(lambda: not Message.objects.exclude(status=Status.SENT).exists(), 60, "all are sent, also the neighbour's")
+    unsent = Message.objects.exclude(status=Status.SENT)
+    wait_until(lambda: not unsent.exists(), 60, "all are sent, also the neighbour's")
     assert_it_serves_again(stack, frozen, other, session, 4)
     assert engine.ledger(session) == list(range(5))
     assert set(Message.objects.values_list("attempts", flat=True)) == {1}
