@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from sessions_app.models import Deployment, FindingKind, Message, Orphan, OrphanEntry, OrphanState, Session, Status
 from sessions_app.queues import keys, reading
+from sessions_app.queues.lists import replaced_key
 from sessions_app.reconciliation import compare, long_queues, mirrors
 from sessions_app.reconciliation.repair import Policy
 from tests.factories import become, is_due, job_ids, line, make_session, submit
@@ -97,6 +98,20 @@ def old_list_of_the_old_service(session: Session, client: redis.Redis) -> Callab
         assert texts_in_line(session) == list("abcd")
         assert texts_of(Orphan.objects.get(state=OrphanState.ARCHIVED, session=session)) == list("xyz")
         assert not client.exists("queue:alpha")
+
+    return check
+
+
+def list_of_an_act_that_broke_off(session: Session, client: redis.Redis) -> Callable[[], None]:
+    done = Message.objects.in_order()[0]
+    stock_queue(client, "alpha", "x")
+    unknown = client.rpop(QUEUE)
+    old = replaced_key(QUEUE.encode())
+    client.rpush(old, str(done.pk), unknown)
+
+    def check() -> None:
+        assert texts_of(Orphan.objects.get(source="unknown_jobs", session=session)) == ["x"]
+        assert not client.exists(old)
 
     return check
 
@@ -228,6 +243,7 @@ ROWS = [
     Row(queue_of_no_session, (K.ORPHAN_QUEUE, "gone", 3, "archived")),
     Row(young_list_of_the_old_service, (K.LEGACY_QUEUE, "alpha", 3, "adopted")),
     Row(old_list_of_the_old_service, (K.LEGACY_QUEUE, "alpha", 3, "archived")),
+    Row(list_of_an_act_that_broke_off, (K.LEFTOVER_LIST, "alpha", 1, "put right")),
     Row(open_row_without_a_job, (K.MISSING_JOB, "alpha", 1, "put right")),
     Row(jobs_in_the_wrong_order, (K.WRONG_ORDER, "alpha", 0, "put right")),
     Row(another_redis, (K.GENERATION_LOST, "", 0, "rebuilt")),

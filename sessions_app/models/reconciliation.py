@@ -23,6 +23,7 @@ class ReconciliationOutcome(models.TextChoices):
 class FindingKind(models.TextChoices):
     ORPHAN_QUEUE = "orphan_queue", _("queue of no session")
     LEGACY_QUEUE = "legacy_queue", _("list of the old service")
+    LEFTOVER_LIST = "leftover_list", _("list of an act that broke off")
     MISSING_JOB = "missing_job", _("open message without a job")
     WRONG_ORDER = "wrong_order", _("jobs in the wrong order")
     GENERATION_LOST = "generation_lost", _("Redis wiped or restarted")

@@ -162,8 +162,8 @@ class _Look:
             )  # fmt: skip
         for key in self.strays.keys() & first.strays.keys():
             report.add(
-                FindingKind.ORPHAN_QUEUE, queue=queue_label(lists.original_of(key)), messages=self.strays[key], key=key,
-                session=_name_of(lists.original_of(key)), detail="a renamed list that no row knows",
+                FindingKind.LEFTOVER_LIST, queue=queue_label(lists.original_of(key)), messages=self.strays[key],
+                session=_name_of(lists.original_of(key)), key=key, detail="a renamed list that no row knows",
             )  # fmt: skip
         for key in sorted(self.orphans.keys() & first.orphans.keys()):
             report.add(

@@ -78,7 +78,7 @@ def _put_right(report: Report, finding: Finding, rewritten: set[int], *, policy:
             finding.action = "made uncertain"
         case FindingKind.GENERATION_LOST:
             _rebuild(finding)
-        case FindingKind.ORPHAN_QUEUE:
+        case FindingKind.ORPHAN_QUEUE | FindingKind.LEFTOVER_LIST:
             _say_unreadable(report, finding, _orphan(finding, policy))
         case FindingKind.LEGACY_QUEUE:
             _say_unreadable(report, finding, _legacy(finding, legacy_policy))
