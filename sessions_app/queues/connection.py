@@ -1,6 +1,6 @@
 """The Redis clients. The web's fails fast, since its rows are safe already; the worker's is patient."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -75,6 +75,10 @@ def _packing(connection_class: type[Any]) -> type[Any]:
     return type(connection_class.__name__, (connection_class,), {"pack_command": pack_command})
 
 
+# The keys and the arguments of a script.
+Call = tuple[Sequence[str | bytes], list[Any]]
+
+
 @cache
 def deployment_id() -> str:
     """Whose database this is: compared with what stands in Redis before anything there is touched."""
@@ -93,26 +97,19 @@ def run(client: redis.Redis, script: Script, keys: Sequence[str | bytes], args: 
     return _ours(reply)
 
 
-def run_all(client: redis.Redis, script: Script, keys: Sequence[str | bytes], calls: Iterable[list[Any]]) -> list[Any]:
-    """Run `script` once for the arguments of each call, in one round trip; raise what `run` raises.
-
-    Redis serves others between the calls. The script has to be known to Redis already: by a `run` just before.
-    """
-    return _pipelined(client, script, ((keys, args) for args in calls))
-
-
-def run_each(
-    client: redis.Redis, script: Script, calls: Sequence[tuple[Sequence[str | bytes], list[Any]]]
-) -> list[Any]:
+def run_each(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
     """Run `script` once for the keys and arguments of each call, in two round trips; raise what `run` raises."""
     # By itself: Redis gets to know the script.
-    first = [run(client, script, *call) for call in calls[:1]]
-    return first + (_pipelined(client, script, calls[1:]) if len(calls) > 1 else [])
+    return [run(client, script, *call) for call in calls[:1]] + run_known(client, script, calls[1:])
 
 
-def _pipelined(
-    client: redis.Redis, script: Script, calls: Iterable[tuple[Sequence[str | bytes], list[Any]]]
-) -> list[Any]:
+def run_known(client: redis.Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
+    """As `run_each`, in one round trip: Redis has to know the script already, by a `run` just before.
+
+    It serves others between the calls.
+    """
+    if not calls:
+        return []
     try:
         with client.pipeline(transaction=False) as pipe:
             for keys, args in calls:

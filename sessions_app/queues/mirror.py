@@ -1,6 +1,6 @@
 """What the web, people and commands do in Redis: put jobs, signal sessions, take jobs out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,15 @@ from redis.exceptions import RedisError, ResponseError
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Message
 from sessions_app.queues import inspect, keys, scripts
-from sessions_app.queues.connection import bulk_client, deployment_id, run, run_all, run_each, web_client
+from sessions_app.queues.connection import (
+    Call,
+    bulk_client,
+    deployment_id,
+    run,
+    run_each,
+    run_known,
+    web_client,
+)
 from sessions_app.queues.jobs import job_fields
 
 # Jobs in one script call, and bytes of them: Redis serves nobody else while it runs.
@@ -51,12 +59,12 @@ def put(
 
     Raises QueueUnavailable when Redis cannot be reached: the rows are safe, and reconciliation puts them later.
     """
-    where = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_QUEUES, keys.queue_key(session_name)]
+    where: list[str | bytes] = [keys.DUE, keys.VERSIONS, keys.META, keys.RQ_QUEUES, keys.queue_key(session_name)]
     about: list[Any] = [
         deployment_id(), keys.WAKE, session_name, "1" if urgent else "0", "1" if recheck else "0",
     ]  # fmt: skip
     length: int | None = None
-    calls: list[list[Any]] = []
+    calls: list[Call] = []
     at = size = 0
     while at < len(entries):
         stand = _UNKNOWN_LENGTH if length is None else length + at
@@ -66,11 +74,11 @@ def put(
             client = client or (web_client() if at == len(entries) else bulk_client())
             length = run(client, scripts.PUT, where, about + jobs)
             continue
-        calls.append(about + jobs)
+        calls.append((where, about + jobs))
         size += weight
         # With a look through the queue for each, a call takes so long that others must be served before the next.
         if recheck or size >= _ROUND_TRIP_BYTES or at == len(entries):
-            length = run_all(client or bulk_client(), scripts.PUT, where, calls)[-1]
+            length = run_known(client or bulk_client(), scripts.PUT, calls)[-1]
             calls, size = [], 0
     return length
 
@@ -111,29 +119,30 @@ def take_out(session_name: str, message_ids: Sequence[object], *, client: redis.
 
     Raises QueueUnavailable.
     """
-    where = [keys.META, keys.queue_key(session_name)]
-    chunks = [message_ids[start : start + _CHUNK] for start in range(0, len(message_ids), _CHUNK)]
-    calls: list[list[Any]] = [[deployment_id(), *map(str, chunk)] for chunk in chunks]
-    client = client or (web_client() if len(calls) < 2 else bulk_client())
-    dealt_with = [run(client, scripts.TAKE_OUT, where, call) for call in calls[:1]]
-    if len(calls) > 1 and dealt_with[0] == len(chunks[0]):
-        dealt_with += run_all(client, scripts.TAKE_OUT, where, calls[1:])
-    dealt_with += [0] * (len(chunks) - len(dealt_with))
-    if left := {str(pk) for chunk, count in zip(chunks, dealt_with, strict=True) for pk in chunk[count:]}:
-        _take_out_scattered(session_name, left, client)
+    is_one_call = len(message_ids) <= _CHUNK
+    take_out_each({session_name: message_ids}, client=client or (web_client() if is_one_call else bulk_client()))
 
 
 def take_out_each(jobs: Mapping[str, Sequence[object]], *, client: redis.Redis | None = None) -> None:
-    """As `take_out`, of many sessions by their names, in two round trips. Raises QueueUnavailable."""
+    """As `take_out`, of many sessions by their names, in few round trips. Raises QueueUnavailable."""
     client = client or bulk_client()
-    chunks = [(name, ids[start : start + _CHUNK]) for name, ids in jobs.items() for start in range(0, len(ids), _CHUNK)]
-    calls: list[tuple[list[str | bytes], list[Any]]] = [
-        ([keys.META, keys.queue_key(name)], [deployment_id(), *map(str, chunk)]) for name, chunk in chunks
-    ]
     left: dict[str, set[str]] = {}
-    for (name, chunk), count in zip(chunks, run_each(client, scripts.TAKE_OUT, calls), strict=True):
-        if chunk[count:]:
-            left.setdefault(name, set()).update(map(str, chunk[count:]))
+
+    def take(parts: Sequence[tuple[str, list[str]]], run_calls: Callable[..., list[Any]]) -> None:
+        calls: list[Call] = [([keys.META, keys.queue_key(name)], [deployment_id(), *ids]) for name, ids in parts]
+        for (name, ids), count in zip(parts, run_calls(client, scripts.TAKE_OUT, calls), strict=True):
+            if ids[count:]:
+                left.setdefault(name, set()).update(ids[count:])
+
+    chunks = {
+        name: [[str(pk) for pk in ids[start : start + _CHUNK]] for start in range(0, len(ids), _CHUNK)]
+        for name, ids in jobs.items()
+    }
+    take([(name, parts[0]) for name, parts in chunks.items() if parts], run_each)
+    # Where the first of a session stand far from each other, so do the others: they are not looked for one by one.
+    for name in left:
+        left[name].update(*chunks.pop(name)[1:])
+    take([(name, part) for name, parts in chunks.items() for part in parts[1:]], run_known)
     for name, ids in left.items():
         _take_out_scattered(name, ids, client)
 
