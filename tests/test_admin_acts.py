@@ -7,9 +7,10 @@ import pytest
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from sessions_app.admin.acts import MOST_AT_ONCE
-from sessions_app.models import DesiredState, Message, Session, Status
+from sessions_app.models import Attempt, DesiredState, Message, Outcome, Session, Status
 from sessions_app.services import messages, sessions
 from tests.admin_lab import act_url, audited, boss, confirm, list_url, page_url, person, text_of
 from tests.factories import ACTOR, become, hold, make_session, submit
@@ -55,6 +56,18 @@ def test_an_act_on_a_message_asks_then_acts_and_is_written_down(
     message.refresh_from_db()
     assert message.status == after
     assert [entry[1:] for entry in audited()] == [(action, str(message.pk))]
+
+
+def test_what_is_cancelled_and_may_have_arrived_before_is_told_as_uncertain() -> None:
+    (doubted,) = submit(make_session(), "hello")
+    become(doubted, Status.QUEUED, resends=1)
+    Attempt.objects.create(
+        token=1, message=doubted, session=doubted.session, number=1, worker_id=uuid.uuid4(), fenced_at=timezone.now(),
+        finished_at=timezone.now(), outcome=Outcome.UNCERTAIN,
+    )  # fmt: skip
+    said = text_of(confirm(person(*OPERATE), "message", "cancel", f"{doubted.pk},{_in(Status.QUEUED).pk}"))
+    assert "1 message was cancelled." in said
+    assert "1 became uncertain instead: nobody knows whether it arrived before." in said
 
 
 @pytest.mark.parametrize(("act", "before", "after"), SESSION_ACTS)

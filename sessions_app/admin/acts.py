@@ -48,10 +48,14 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many rows an act changed, and how many it left alone because they had changed meanwhile."""
+    """How many rows an act changed, and how many it left alone because they had changed meanwhile.
+
+    `doubted` became uncertain instead of what the act says: they may have arrived before.
+    """
 
     done: int
     refused: int = 0
+    doubted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +183,15 @@ class ActsMixin(PageAdmin):
 
     def report(self, request: HttpRequest, act: Act, outcome: Outcome) -> None:
         """Tell the person how many were done, and how many were not."""
-        if outcome.done or not outcome.refused:
+        if outcome.done or not (outcome.refused or outcome.doubted):
             self.message_user(request, act.report % outcome.done, messages.SUCCESS)
+        if outcome.doubted:
+            text = ngettext(
+                "%d became uncertain instead: nobody knows whether it arrived before.",
+                "%d became uncertain instead: nobody knows whether they arrived before.",
+                outcome.doubted,
+            )
+            self.message_user(request, text % outcome.doubted, messages.WARNING)
         if outcome.refused:
             text = ngettext(
                 "%d was left alone: its state had changed meanwhile.",

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -11,7 +10,7 @@ from django.utils.translation import ngettext_lazy
 from sessions_app.admin.acts import Act, Outcome
 from sessions_app.admin.base import OPERATE_MESSAGE
 from sessions_app.exceptions import Conflict, NotFound
-from sessions_app.models import Status
+from sessions_app.models import Message, Status
 from sessions_app.services import messages as service
 from sessions_app.services.audit import Actor
 
@@ -72,7 +71,7 @@ GIVE_UP = Act(
 )
 ACTS = (RETRY, CANCEL, ARRIVED, RESEND, GIVE_UP)
 
-_SERVICES: dict[str, Callable[[uuid.UUID, Actor], Any]] = {
+_SERVICES: dict[str, Callable[[uuid.UUID, Actor], Message]] = {
     RETRY.name: lambda key, actor: service.retry(key, actor=actor),
     CANCEL.name: lambda key, actor: service.cancel(key, actor=actor),
     ARRIVED.name: lambda key, actor: service.resolve(key, outcome="sent", actor=actor),
@@ -83,11 +82,14 @@ _SERVICES: dict[str, Callable[[uuid.UUID, Actor], Any]] = {
 
 def perform(act: Act, keys: list[uuid.UUID], actor: Actor) -> Outcome:
     """Do it to each message by itself: one that has changed meanwhile holds up no other."""
-    done = 0
+    done = doubted = 0
     for key in keys:
         try:
-            _SERVICES[act.name](key, actor)
+            message = _SERVICES[act.name](key, actor)
         except (Conflict, NotFound):
             continue
-        done += 1
-    return Outcome(done, len(keys) - done)
+        if message.status == Status.UNCERTAIN:
+            doubted += 1
+        else:
+            done += 1
+    return Outcome(done, len(keys) - done - doubted, doubted)
