@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
-from django.db import connections
+from django.db import connections, transaction
 
 # What Django's parameters hold for its own cursors and pool, and an async connection must not get.
 _DJANGO_ONLY = ("cursor_factory", "context", "pool", "prepare_threshold")
@@ -82,6 +82,28 @@ def kept_cursor() -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
     wrapper.validate_no_broken_transaction()
     with wrapper.wrap_database_errors, psycopg.Cursor(wrapper.connection) as cursor:
         yield cursor
+
+
+@contextlib.contextmanager
+def part_of_an_act() -> Iterator[None]:
+    """A transaction whose commit does not wait for the disk. Within another one, that one's commit is as it was.
+
+    For one of many parts of an act: a crash of PostgreSQL takes back the last of them, and the act goes on from there.
+    Nobody is to be told before `await_disk`, or another commit, has put it on disk. Raises the errors of django.db.
+    """
+    is_inner = transaction.get_connection().in_atomic_block
+    with transaction.atomic():
+        if not is_inner:
+            with transaction.get_connection().cursor() as cursor:
+                cursor.execute("SET LOCAL synchronous_commit = off")
+        yield
+
+
+def await_disk() -> None:
+    """Return when all that was committed before is on disk. Raises the errors of django.db."""
+    with transaction.get_connection().cursor() as cursor:
+        # A commit waits for all before it, but only one that has something of its own to write.
+        cursor.execute("SELECT pg_logical_emit_message(true, 'waqueue', '')")
 
 
 async def _set(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> None:

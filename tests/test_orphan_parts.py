@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError
 
 from sessions_app.exceptions import SessionNotFound
 from sessions_app.models import (
@@ -137,6 +138,23 @@ def test_a_part_is_written_while_the_one_before_goes_into_the_mirror_and_all_are
         orphans.restore(orphan, beta, actor=ACTOR)
     assert parts == [4, 4, 1]
     assert job_ids(redis_client, "beta") == line(beta)
+
+
+def test_what_is_not_known_to_be_on_disk_is_not_put_into_the_mirror_and_waits_for_reconciliation(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    orphan, beta = rq_archived(redis_client), make_session("beta")
+
+    def away() -> None:
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(putting, "await_disk", away)
+    orphans.restore(orphan, beta, actor=ACTOR)
+    assert job_ids(redis_client, "beta") == []
+    assert "9 messages of beta wait for reconciliation" in caplog.text
+    run()
+    assert job_ids(redis_client, "beta") == line(beta)
+    assert len(line(beta)) == 9
 
 
 # What a deleted session left

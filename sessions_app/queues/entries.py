@@ -65,10 +65,10 @@ def too_large_job(job_id: bytes, size: int) -> ParsedEntry:
     return ParsedEntry(job_id[:WHOLE_BYTES], printable(job_id, 200), error=f"{size} bytes are too large for a message")
 
 
-def parse_job(job_id: bytes, fields: Mapping[bytes, bytes] | Exception | None) -> ParsedEntry:
-    """An RQ job by its id and its hash, or what Redis said instead. Pickled data is not looked into."""
+def parse_job(job_id: bytes, fields: Mapping[bytes, bytes]) -> ParsedEntry:
+    """An RQ job by its id and its hash; empty where there is none. Pickled data is not looked into."""
     name = printable(job_id, 200)
-    if not fields or isinstance(fields, Exception):
+    if not fields:
         return ParsedEntry(job_id[:WHOLE_BYTES], name, error="its content is gone: only the id is left")
     # In one order, whatever Redis says: what was kept already is known by its bytes.
     hash_ = {key.decode("latin-1"): value.decode("latin-1") for key, value in sorted(fields.items())}

@@ -183,10 +183,7 @@ def read(
     raw = read_raw(key, start, count, client=client)
     if not is_rq:
         return [parse_legacy(entry) for entry in raw]
-    try:
-        return _read_part(next(_by_bytes(raw, client), []), client)
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    return _read_part(raw, client) if raw else []
 
 
 def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) -> list[ParsedEntry]:
@@ -195,40 +192,24 @@ def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) ->
     Raises QueueUnavailable.
     """
     client = client or upkeep_client()
-    try:
-        return [parsed for part in _by_bytes(job_ids, client) for parsed in _read_part(part, client)]
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
+    parsed: list[ParsedEntry] = []
+    while left := job_ids[len(parsed) : len(parsed) + CHUNK]:
+        parsed += _read_part(left, client)
+    return parsed
 
 
-def _read_part(part: Sequence[tuple[bytes, int]], client: redis.Redis) -> list[ParsedEntry]:
-    """Jobs by their ids and sizes, parsed, in one round trip."""
-    with client.pipeline(transaction=False) as pipe:
-        for job_id, size in part:
-            if size <= WHOLE_BYTES:
-                pipe.hgetall(keys.RQ_JOB_PREFIX.encode() + job_id)
-        hashes = iter(pipe.execute(raise_on_error=False))
+def _read_part(job_ids: Sequence[bytes], client: redis.Redis) -> list[ParsedEntry]:
+    """The first of these jobs, parsed: as many as one round trip should bring, and one at least."""
+    names: list[str | bytes] = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in job_ids]
+    found = run(client, scripts.READ_JOBS, names, [WHOLE_BYTES, _READ_BYTES])
     return [
-        parse_job(job_id, next(hashes)) if size <= WHOLE_BYTES else too_large_job(job_id, size) for job_id, size in part
+        too_large_job(job_id, fields) if isinstance(fields, int) else parse_job(job_id, _pairs(fields))
+        for job_id, fields in zip(job_ids, found, strict=False)
     ]
 
 
-def _by_bytes(job_ids: Sequence[bytes], client: redis.Redis) -> Iterator[list[tuple[bytes, int]]]:
-    """Jobs with the bytes that each takes in Redis, in parts that may be read at once."""
-    with client.pipeline(transaction=False) as pipe:
-        for job_id in job_ids:
-            pipe.memory_usage(keys.RQ_JOB_PREFIX.encode() + job_id, samples=0)
-        sizes = pipe.execute()
-    part: list[tuple[bytes, int]] = []
-    total = 0
-    for job_id, size in zip(job_ids, sizes, strict=True):
-        if part and total + (size or 0) > _READ_BYTES:
-            yield part
-            part, total = [], 0
-        part.append((job_id, size or 0))
-        total += size or 0
-    if part:
-        yield part
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def delete(

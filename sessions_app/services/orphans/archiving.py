@@ -7,7 +7,8 @@ doubles nothing. Renaming is one step in Redis: a producer that comes late begin
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from django.db import transaction
@@ -15,6 +16,7 @@ from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
 from sessions_app import crash_points
+from sessions_app.database import part_of_an_act
 from sessions_app.exceptions import Conflict, InvalidInput
 from sessions_app.models import (
     Event,
@@ -166,8 +168,7 @@ def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
 def _copy(orphan: Orphan, staging: bytes) -> None:
     is_rq = orphan.source == OrphanSource.RQ
     equals: Counter[str] = Counter()
-    start = 0
-    while parsed := lists.read(staging, start, is_rq=is_rq):
+    for start, parsed in _parts(staging, is_rq=is_rq):
         rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
         entries = build_entries(orphan, start, parsed, equals)
         # Where there is a row, the row decides: it says what became of its message.
@@ -175,13 +176,23 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
         known = find_known([entry for entry in new if entry.readable])
         for entry in new:
             entry.duplicate_of = known.get(entry.index)
-        with transaction.atomic():
+        with part_of_an_act():
             if _is_archived(orphan):
                 # And maybe restored or purged since: what was read before that is not to come back.
                 return
             OrphanEntry.objects.keep(orphan, new)
-        start += len(parsed)
         crash_points.reach("archive: part copied")
+
+
+def _parts(staging: bytes, *, is_rq: bool) -> Iterator[tuple[int, list[ParsedEntry]]]:
+    """The parts of a list, each with its place; the next one is read while the caller deals with this one."""
+    with ThreadPoolExecutor(1, "read ahead") as ahead:
+        start, parsed = 0, lists.read(staging, 0, is_rq=is_rq)
+        while parsed:
+            behind = start + len(parsed)
+            following = ahead.submit(lists.read, staging, behind, is_rq=is_rq)
+            yield start, parsed
+            start, parsed = behind, following.result()
 
 
 def _conclude(orphan: Orphan) -> None:

@@ -7,6 +7,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 
 from sessions_app import crash_points
+from sessions_app.database import await_disk
 from sessions_app.models import Message, Priority, Session
 from sessions_app.services import messages
 from sessions_app.services.orphans.into_line import Placed
@@ -55,6 +56,12 @@ class Puts:
 
 def _put(session: Session, placed: Placed) -> None:
     try:
+        try:
+            await_disk()
+        except DatabaseError as error:
+            # What PostgreSQL has kept is put by reconciliation.
+            log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
+            return
         put(session, placed)
     finally:
         connections.close_all()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from sessions_app.database import part_of_an_act
 from sessions_app.exceptions import Conflict, SessionNotFound, WaqueueError, primary_message
 from sessions_app.models import (
     Event,
@@ -110,7 +111,8 @@ def _restore_chunk(
     puts: Puts | None,
 ) -> int | None:
     now = timezone.now()
-    with transaction.atomic():
+    # What goes into the mirror meanwhile waits for the disk there.
+    with transaction.atomic() if puts is None else part_of_an_act():
         lock_restores()
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         if locked.state != OrphanState.ARCHIVED:
