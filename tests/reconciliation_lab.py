@@ -29,8 +29,9 @@ from sessions_app.queues import inspect
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.reconciliation import compare
 from sessions_app.reconciliation.rebuild import rebuild
-from sessions_app.reconciliation.run import reconcile
+from sessions_app.reconciliation.run import AlreadyRunning, reconcile
 from tests.factories import PHONE
+from tests.processes import wait_until
 
 _TABLES = (Attempt, Deployment, InFlight, Message, Orphan, OrphanEntry, Session, SessionCounter, SessionDispatch)
 
@@ -80,6 +81,18 @@ def run(**options: Any) -> Reconciliation:
     done = reconcile(options.pop("trigger", Trigger.COMMAND), **options)
     assert done is not None
     return done
+
+
+def run_when_alone(**options: Any) -> Reconciliation:
+    """As `run`, after that of another process, of which PostgreSQL may not know yet that it was killed."""
+
+    def alone() -> Reconciliation | None:
+        try:
+            return run(**options)
+        except AlreadyRunning:
+            return None
+
+    return wait_until(alone, 30, "no other process reconciles")
 
 
 def found(done: Reconciliation) -> list[tuple[str, str, int, str]]:

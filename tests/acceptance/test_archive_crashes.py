@@ -17,7 +17,7 @@ from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import PROJECT, Process, wait_until
-from tests.reconciliation_lab import found, in_order, legacy_list, run, stock_queue, texts_in_line, texts_of
+from tests.reconciliation_lab import found, in_order, legacy_list, run_when_alone, stock_queue, texts_in_line, texts_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), pytest.mark.fault(16)]
 
@@ -89,9 +89,9 @@ def test_killed_at_a_step_it_is_finished_by_the_next_run(
     stock_queue(client, "gone", TEXTS)
     assert reconcile(WAQUEUE_TEST_CRASH_AT=step).wait(60) == -signal.SIGKILL
     assert sorted(places(client)) == sorted(TEXTS)
-    assert run().outcome == "repaired"
+    assert run_when_alone().outcome == "repaired"
     assert_whole_and_restorable(client)
-    assert found(run()) == []
+    assert found(run_when_alone()) == []
 
 
 @pytest.mark.parametrize("step", ["archive: list renamed", "archive: part copied"])
@@ -102,7 +102,7 @@ def test_a_late_producer_begins_a_new_list_which_is_an_orphan_of_its_own(
     assert reconcile(WAQUEUE_TEST_CRASH_AT=step).wait(60) == -signal.SIGKILL
     stock_queue(client, "gone", ["late", "later"])
     assert sorted(places(client)) == sorted([*TEXTS, "late", "later"])
-    run()
+    run_when_alone()
     first, second = Orphan.objects.order_by("-messages")
     assert (texts_of(first), texts_of(second)) == (TEXTS, ["late", "later"])
     assert {first.state, second.state} == {OrphanState.ARCHIVED}
@@ -114,7 +114,7 @@ def test_a_session_that_is_made_before_it_is_finished_gets_what_is_young_of_it(
     stock_queue(client, "gone", TEXTS)
     assert reconcile(WAQUEUE_TEST_CRASH_AT="archive: list renamed").wait(60) == -signal.SIGKILL
     sessions.create(name="gone", actor=ACTOR, desired_state="paused")
-    run()
+    run_when_alone()
     assert texts_in_line(Session.objects.get()) == TEXTS
     assert Orphan.objects.get().state == OrphanState.RESTORED
 
@@ -125,7 +125,7 @@ def test_an_adoption_that_is_killed_is_finished_by_the_next_run(
     sessions.create(name="gone", actor=ACTOR, desired_state="paused")
     legacy_list(client, "gone", TEXTS)
     assert reconcile(WAQUEUE_TEST_CRASH_AT="archive: row archived").wait(60) == -signal.SIGKILL
-    run()
+    run_when_alone()
     assert texts_in_line(Session.objects.get()) == TEXTS
     assert Orphan.objects.get().state == OrphanState.RESTORED
     assert list(client.scan_iter("waqueue:archive:*")) == []
@@ -138,8 +138,8 @@ def test_a_row_that_is_lost_with_an_older_database_does_not_lose_the_renamed_lis
     assert reconcile(WAQUEUE_TEST_CRASH_AT="archive: list renamed").wait(60) == -signal.SIGKILL
     Orphan.objects.all().delete()
     stock_queue(client, "gone", ["late"])
-    run(policy=Policy.REPORT)
-    assert run(policy=Policy.ARCHIVE).outcome == "repaired"
+    run_when_alone(policy=Policy.REPORT)
+    assert run_when_alone(policy=Policy.ARCHIVE).outcome == "repaired"
     assert sorted(orphan.messages for orphan in Orphan.objects.filter(state=OrphanState.ARCHIVED)) == [1, len(TEXTS)]
     assert sorted(places(client)) == sorted([*TEXTS, "late"])
 

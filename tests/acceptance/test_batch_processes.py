@@ -17,7 +17,7 @@ from tests.acceptance.web import call
 from tests.api_client import ApiClient
 from tests.factories import PHONE, is_due, job_ids, line, make_session, submit
 from tests.processes import wait_until
-from tests.reconciliation_lab import run
+from tests.reconciliation_lab import run_when_alone
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
@@ -45,7 +45,7 @@ def test_while_redis_is_down_a_batch_is_kept_and_reconciliation_puts_it_in_order
     assert Message.objects.filter(batch_id=answer["batch_id"], status=Status.QUEUED).count() == 1500
     stack.redis.start()
     submit(session, "after")
-    run()
+    run_when_alone()
     with redis.Redis.from_url(stack.redis.url) as client:
         assert job_ids(client, "alpha") == line(session)
     assert len(line(session)) == 1502
@@ -73,7 +73,7 @@ def test_what_a_web_server_killed_between_the_commit_and_the_put_had_taken_is_si
     with redis.Redis.from_url(stack.redis.url) as client:
         assert client.llen(keys.queue_key("alpha")) == 2
         assert not is_due(client, "beta")
-        run()
+        run_when_alone()
         assert job_ids(client, "alpha") == line(session)
         assert is_due(client, "beta")
     batch = Batch.objects.get(session=session)
@@ -96,7 +96,7 @@ def test_a_cancel_that_is_killed_half_way_is_finished_by_asking_again(stack: Sta
     assert left == 1200 - batches.CHUNK
     with redis.Redis.from_url(stack.redis.url) as client:
         # The jobs of what was cancelled are still there; reconciliation takes them out.
-        run()
+        run_when_alone()
         assert job_ids(client, "alpha") == line(session)
         assert api.post(f"{BATCHES}/{batch}/cancel")["cancelled"] == left
         assert job_ids(client, "alpha") == []

@@ -16,7 +16,7 @@ from sessions_app.queues.connection import deployment_id
 from sessions_app.services import sessions
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import Process, wait_until
-from tests.reconciliation_lab import in_order, newest_token, run, texts_in_line, texts_of
+from tests.reconciliation_lab import in_order, newest_token, run_when_alone, texts_in_line, texts_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
@@ -174,7 +174,7 @@ def test_a_redis_that_comes_back_with_old_data_sends_nothing_again(stack: Stack,
     client.flushdb()
     for key, value in old.items():
         client.restore(key, 0, value)
-    run()
+    run_when_alone()
     assert client.llen(keys.queue_key("alpha")) == 3
     assert len(list(client.scan_iter("rq:job:*"))) == 3
     assert texts_in_line(alpha) == ["5", "6", "7"]
