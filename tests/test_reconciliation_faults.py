@@ -274,7 +274,7 @@ def test_the_renamed_list_of_a_finished_archive_that_comes_back_is_deleted_once(
     run()
     ((key, value),) = kept.items()
     redis_client.restore(key, 0, value)
-    assert found(run()) == [("orphan_queue", "gone", 2, "deleted again")]
+    assert found(run()) == [("leftover_list", "gone", 2, "deleted again")]
     assert not redis_client.exists(key)
     assert found(run()) == []
     assert Orphan.objects.get().messages == 2

@@ -8,7 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,7 +57,7 @@ def parse_legacy(raw: bytes) -> ParsedEntry:
         return ParsedEntry(raw, error="no JSON")
     if not isinstance(entry, dict):
         return ParsedEntry(raw, error="JSON, but no object")
-    return _message(raw, _text(entry.get("id")), entry, _time_of_ms(entry.get("createdAt")))
+    return _message(raw, _text(entry.get("id")), entry, _time_of_ms(entry.get("createdAt")), {})
 
 
 def too_large_job(job_id: bytes, size: int) -> ParsedEntry:
@@ -84,9 +84,8 @@ def parse_job(job_id: bytes, fields: Mapping[bytes, bytes]) -> ParsedEntry:
     if not (isinstance(call, list) and len(call) == 4 and isinstance(call[2], list) and isinstance(call[3], dict)):
         return ParsedEntry(raw, name, created_at=created_at, error="JSON, but no call of RQ")
     given = call[3] or next((value for value in call[2] if isinstance(value, dict)), {})
-    parsed = _message(raw, name, given, created_at)
     # Others may mean something else by these names.
-    return replace(parsed, content=parsed.content | _terms(given)) if call[0] == JOB_FUNCTION else parsed
+    return _message(raw, name, given, created_at, _terms(given) if call[0] == JOB_FUNCTION else {})
 
 
 def _terms(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +101,9 @@ def _terms(given: Mapping[str, Any]) -> dict[str, Any]:
     return terms
 
 
-def _message(raw: bytes, job_id: str, given: Mapping[str, Any], created_at: datetime | None) -> ParsedEntry:
+def _message(
+    raw: bytes, job_id: str, given: Mapping[str, Any], created_at: datetime | None, terms: Mapping[str, Any]
+) -> ParsedEntry:
     to = _text(given.get("to") or given.get("phone"))
     text = _text(given.get("text") or given.get("message"))
     kind = given.get("type") if given.get("type") in _TYPES else "text"
@@ -128,7 +129,7 @@ def _message(raw: bytes, job_id: str, given: Mapping[str, Any], created_at: date
         error = "no file"
     elif kind == "template" and "template" not in content:
         error = "no template"
-    return ParsedEntry(raw, job_id, to, content, created_at, error)
+    return ParsedEntry(raw, job_id, to, {**content, **terms}, created_at, error)
 
 
 def _text(value: Any) -> str:

@@ -234,8 +234,7 @@ def sentence(finding: Finding) -> str:
 _SENTENCES: dict[FindingKind, str] = {
     FindingKind.ORPHAN_QUEUE: "queue {queue}: session {session!r} does not exist, {messages} orphaned messages",
     FindingKind.LEGACY_QUEUE: "list {queue} of the old service, session {session!r}: {messages} messages",
-    FindingKind.LEFTOVER_LIST: "queue {queue}: a list of it was set aside and forgotten, {messages} messages "
-    "that nobody knows",
+    FindingKind.LEFTOVER_LIST: "queue {queue}: a list of it was left behind, with {messages} messages",
     FindingKind.MISSING_JOB: "queue {queue} of session {session!r} lacks {messages} messages",
     FindingKind.WRONG_ORDER: "queue {queue} of session {session!r} is in the wrong order",
     FindingKind.GENERATION_LOST: "Redis is not the one whose queues were put in order last",

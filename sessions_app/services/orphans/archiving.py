@@ -7,8 +7,7 @@ doubles nothing. Renaming is one step in Redis: a producer that comes late begin
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -33,7 +32,7 @@ from sessions_app.queues.entries import ParsedEntry, printable
 from sessions_app.services import audit, phones
 from sessions_app.services.audit import Actor
 from sessions_app.services.locks import lock_name
-from sessions_app.services.orphans.duplicates import find_known, known_messages, own_id
+from sessions_app.services.orphans.duplicates import find_known, own_id
 
 
 def detect(
@@ -168,31 +167,25 @@ def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
 def _copy(orphan: Orphan, staging: bytes) -> None:
     is_rq = orphan.source == OrphanSource.RQ
     equals: Counter[str] = Counter()
-    for start, parsed in _parts(staging, is_rq=is_rq):
-        rows = known_messages(entry.job_id for entry in parsed) if is_rq else set()
+    start = 0
+    while parsed := lists.read(staging, start, is_rq=is_rq):
         entries = build_entries(orphan, start, parsed, equals)
-        # Where there is a row, the row decides: it says what became of its message.
-        new = [entry for entry in entries if own_id(entry.job_id) not in rows]
-        known = find_known([entry for entry in new if entry.readable])
-        for entry in new:
+        known = find_known([entry for entry in entries if is_rq or entry.readable])
+        for entry in entries:
             entry.duplicate_of = known.get(entry.index)
+        # Where there is a row of a job, the row decides: it says what became of its message.
+        new = [entry for entry in entries if not (is_rq and entry.duplicate_of and _is_own(entry))]
         with part_of_an_act():
             if _is_archived(orphan):
                 # And maybe restored or purged since: what was read before that is not to come back.
                 return
             OrphanEntry.objects.keep(orphan, new)
+        start += len(parsed)
         crash_points.reach("archive: part copied")
 
 
-def _parts(staging: bytes, *, is_rq: bool) -> Iterator[tuple[int, list[ParsedEntry]]]:
-    """The parts of a list, each with its place; the next one is read while the caller deals with this one."""
-    with ThreadPoolExecutor(1, "read ahead") as ahead:
-        start, parsed = 0, lists.read(staging, 0, is_rq=is_rq)
-        while parsed:
-            behind = start + len(parsed)
-            following = ahead.submit(lists.read, staging, behind, is_rq=is_rq)
-            yield start, parsed
-            start, parsed = behind, following.result()
+def _is_own(entry: OrphanEntry) -> bool:
+    return entry.duplicate_of == own_id(entry.job_id)
 
 
 def _conclude(orphan: Orphan) -> None:

@@ -3,8 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 from django.db import connection
 
@@ -12,18 +11,13 @@ from sessions_app.models import OrphanEntry
 
 # An id as waqueue, and most others, write it.
 _ID = "[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
+_is_id = re.compile(_ID).fullmatch
 # The message that an entry's job names, for statements; null for an id of somebody else's.
 OWN_ID = f"CASE WHEN job_id ~ '^{_ID}$' THEN job_id::uuid END"
 # What becomes `client_ref` of a restored message, likewise, and its text.
 REFERENCE = "left(coalesce(nullif(content->>'client_ref', ''), job_id), 200)"
 TEXT = "coalesce(content->>'text', '')"
 
-# A list goes as one JSON text: thousands of parameters take longer to write than their rows to find. `OFFSET 0` has
-# each looked up in the index: of a table that has just grown PostgreSQL would rather read all.
-_BY_ID = """
-SELECT m.id FROM json_array_elements_text(%s) wanted
-CROSS JOIN LATERAL (SELECT id FROM wa_message WHERE id = wanted.value::uuid OFFSET 0) m
-"""
 # That no reference is empty is said once more, for the index has none.
 # What ended without having been sent and without anybody's wish is left out: the same in an orphan doubles nothing.
 _KNOWN = """
@@ -34,7 +28,7 @@ SELECT key, message FROM (
          WHERE client_ref = wanted.ref AND client_ref <> '' AND status NOT IN ('failed', 'expired')
              AND recipient = wanted.to AND text = wanted.text
          LIMIT 1)
-    ) AS message FROM {wanted} WHERE wanted.ref <> ''
+    ) AS message FROM {wanted}
 ) found WHERE message IS NOT NULL
 """
 _GIVEN = """json_to_recordset(%s) AS wanted(key int, own uuid, ref text, "to" text, text text)"""
@@ -52,19 +46,9 @@ _FIND = _KNOWN.format(wanted=_GIVEN)
 _MARK = _MARK_KNOWN.format(known=_KNOWN.format(wanted=_KEPT.format(own_id=OWN_ID, reference=REFERENCE, text=TEXT)))
 
 
-# An act asks for the same few thousand more than once.
-@lru_cache(4096)
 def own_id(job_id: str) -> uuid.UUID | None:
     """The message that a job's id names; None for an id of somebody else's."""
-    return uuid.UUID(job_id) if re.fullmatch(_ID, job_id) else None
-
-
-def known_messages(job_ids: Iterable[str]) -> set[uuid.UUID]:
-    """Those of the messages that `job_ids` name for which PostgreSQL has a row."""
-    ids = {str(pk) for job_id in job_ids if (pk := own_id(job_id)) is not None}
-    with connection.cursor() as cursor:
-        cursor.execute(_BY_ID, [json.dumps(list(ids))])
-        return {row[0] for row in cursor.fetchall()}
+    return uuid.UUID(job_id) if _is_id(job_id) else None
 
 
 def mark_known(entry_ids: Sequence[int]) -> set[int]:
@@ -77,17 +61,19 @@ def mark_known(entry_ids: Sequence[int]) -> set[int]:
 def find_known(entries: Sequence[OrphanEntry]) -> dict[int, uuid.UUID]:
     """Those of an orphan's `entries` that are in a line, or were sent, as another message, by their places.
 
-    That is one with the entry's own id, or with the same id of the client's, recipient and text.
+    That is one with the entry's own id or, of what can be read, with the same id of the client's, recipient and text.
     """
     wanted = []
     for entry in entries:
         if entry.message_id is None:
-            ref, to, text = likeness(entry)
-            wanted.append({"key": entry.index, "own": own_id(entry.job_id), "ref": ref, "to": to, "text": text})
+            ref, to, text = likeness(entry) if entry.readable else ("", "", "")
+            own = entry.job_id if _is_id(entry.job_id) else None
+            wanted.append({"key": entry.index, "own": own, "ref": ref, "to": to, "text": text})
     if not wanted:
         return {}
     with connection.cursor() as cursor:
-        cursor.execute(_FIND, [json.dumps(wanted, default=str)])
+        # As one JSON text: thousands of parameters take longer to write than their rows to find.
+        cursor.execute(_FIND, [json.dumps(wanted)])
         return dict(cursor.fetchall())
 
 
