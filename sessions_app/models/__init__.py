@@ -27,6 +27,7 @@ from sessions_app.models.message import (
     Status,
     new_id,
 )
+from sessions_app.models.mirrored import Mirrored, read_mirrored
 from sessions_app.models.orphan import UNRESOLVED, Orphan, OrphanEntry, OrphanSource, OrphanState
 from sessions_app.models.receipt import LookUp, LookUpOutcome, Receipt, ReceiptSource, ReceiptStage
 from sessions_app.models.reconciliation import (
@@ -86,6 +87,7 @@ __all__ = [
     "LoopbackEntry",
     "Message",
     "MessageType",
+    "Mirrored",
     "ObservedState",
     "OnUncertain",
     "Orphan",
@@ -110,4 +112,5 @@ __all__ = [
     "Trigger",
     "Worker",
     "new_id",
+    "read_mirrored",
 ]

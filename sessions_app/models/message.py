@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connection, models
 from django.db.models import Count, F, Q
@@ -16,6 +16,9 @@ from django.utils.translation import gettext_lazy as _
 
 from sessions_app.database import kept_cursor
 from sessions_app.models.session import Session
+
+if TYPE_CHECKING:
+    from sessions_app.models.mirrored import Mirrored
 
 
 def new_id() -> uuid.UUID:
@@ -316,7 +319,7 @@ class Message(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
-    def content(self) -> dict[str, Any]:
+    def content(self: "Message | Mirrored") -> dict[str, Any]:
         """What is sent, as plain JSON: what a transport gets, and what an orphan can be read from."""
         filled: dict[str, Any] = {"to": self.recipient, "type": self.type}
         for name in ("text", "media_url", "filename", "caption", "template", "client_ref"):
@@ -324,7 +327,7 @@ class Message(models.Model):
                 filled[name] = value
         return filled
 
-    def terms(self) -> dict[str, Any]:
+    def terms(self: "Message | Mirrored") -> dict[str, Any]:
         """When it may go, as plain JSON: what an orphan needs beside the content to give the message back as it was."""
         named: dict[str, Any] = {}
         if self.priority != Priority.NORMAL:

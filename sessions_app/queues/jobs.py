@@ -7,7 +7,7 @@ field by field because `rq.job.Job` costs ten times as much; `tests/test_mirror.
 import json
 import zlib
 
-from sessions_app.models import Message
+from sessions_app.models import Message, Mirrored
 from sessions_app.models.message import written_time
 from sessions_app.queues.keys import queue_name
 
@@ -20,7 +20,7 @@ _PLAIN_BYTES = 1000
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def job_fields(session_name: str, message: Message) -> list[bytes | str]:
+def job_fields(session_name: str, message: Message | Mirrored) -> list[bytes | str]:
     """The job's hash as a flat list of names and values. Its description holds no content: RQ logs it.
 
     What RQ writes as empty is left out: it reads a field that is not there as an empty one (RQ 2.12, `Job.restore`),

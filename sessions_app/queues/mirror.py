@@ -8,7 +8,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from sessions_app.exceptions import QueueUnavailable
-from sessions_app.models import Message
+from sessions_app.models import Message, Mirrored
 from sessions_app.queues import inspect, keys, scripts
 from sessions_app.queues.connection import (
     Call,
@@ -38,7 +38,7 @@ _READ_CHUNK = 5000
 class Entry:
     """A message for the mirror. `before` is the id of the job that it must stand in front of, if any."""
 
-    message: Message
+    message: Message | Mirrored
     before: str = ""
 
 

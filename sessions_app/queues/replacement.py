@@ -8,7 +8,7 @@ import redis
 from redis.exceptions import RedisError
 
 from sessions_app.exceptions import QueueUnavailable
-from sessions_app.models import Message
+from sessions_app.models import Mirrored
 from sessions_app.queues import keys, scripts
 from sessions_app.queues.connection import deployment_id, run_each
 from sessions_app.queues.jobs import job_fields
@@ -40,7 +40,7 @@ class Replacements:
         self._client = client
         self._keys = {name: PREFIX.decode() + uuid.uuid4().hex for name in session_names}
 
-    def add(self, messages: Sequence[tuple[str, Message]]) -> None:
+    def add(self, messages: Sequence[tuple[str, Mirrored]]) -> None:
         """Add the next messages of the lines, each with the name of its session. Raises QueueUnavailable."""
         try:
             with self._client.pipeline(transaction=False) as pipe:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import redis
 from django.db import connection, transaction
 
-from sessions_app.models import OPEN, Deployment, Event, EventKind, Message, Session
+from sessions_app.models import OPEN, Deployment, Event, EventKind, Message, Mirrored, Session, read_mirrored
 from sessions_app.queues import inspect, lists, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.replacement import Replacements, is_abandoned
@@ -116,7 +116,7 @@ def _mend(sessions: Sequence[Session], client: redis.Redis) -> None:
         mend(session, client)
 
 
-def _open_messages(sessions: Sequence[Session]) -> Iterator[list[Message]]:
+def _open_messages(sessions: Sequence[Session]) -> Iterator[list[Mirrored]]:
     """The open messages of sessions in order, in chunks, without holding a transaction open."""
     ids = {session.pk for session in sessions}
     # By the range of their rows: it is one walk through the index of all lines.
@@ -127,7 +127,7 @@ def _open_messages(sessions: Sequence[Session]) -> Iterator[list[Message]]:
         with transaction.atomic(), connection.cursor() as cursor:
             # To sort the rest of a long line for each of its chunks looks cheap to the planner, and is not.
             cursor.execute("SET LOCAL enable_incremental_sort = off")
-            chunk = list(behind)
+            chunk = read_mirrored(behind)
         if not chunk:
             return
         if wanted := [message for message in chunk if message.session_id in ids]:

@@ -22,6 +22,7 @@ from sessions_app.models import (
     Hold,
     Message,
     MessageType,
+    Mirrored,
     Priority,
     Session,
     SessionCounter,
@@ -127,7 +128,7 @@ def _from_draft(session: Session, draft: Draft, now: datetime, batch_id: uuid.UU
     return message
 
 
-def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool = False) -> bool:
+def put(session_name: str, messages: Sequence[Message | Mirrored], *, have_new_places: bool = False) -> bool:
     """Put committed messages of one session into the mirror, each at its place; only log when Redis is not there.
 
     False when that did not work, and they wait for reconciliation.
@@ -146,7 +147,7 @@ def put(session_name: str, messages: Sequence[Message], *, have_new_places: bool
     return True
 
 
-def _take_out_settled(session_name: str, messages: Sequence[Message]) -> None:
+def _take_out_settled(session_name: str, messages: Sequence[Message | Mirrored]) -> None:
     """Take out the jobs of messages that were settled before their jobs were put.
 
     To put thousands takes a while, in which workers send the first. What is settled after this look is taken out by
@@ -160,10 +161,10 @@ def _take_out_settled(session_name: str, messages: Sequence[Message]) -> None:
         mirror.take_out(session_name, [row[0] for row in cursor.fetchall()])
 
 
-def entries_of(messages: Sequence[Message], *, have_new_places: bool = False) -> list[mirror.Entry]:
+def entries_of(messages: Sequence[Message | Mirrored], *, have_new_places: bool = False) -> list[mirror.Entry]:
     """What is to be put for messages of one session, in an order in which each finds the job that it stands before."""
-    at_the_end: list[Message] = []
-    within: list[Message] = []
+    at_the_end: list[Message | Mirrored] = []
+    within: list[Message | Mirrored] = []
     for message in messages:
         is_last = message.priority == Priority.NORMAL and have_new_places
         (at_the_end if is_last or _is_new(message) else within).append(message)
@@ -176,7 +177,7 @@ def entries_of(messages: Sequence[Message], *, have_new_places: bool = False) ->
     ]
 
 
-def _is_new(message: Message) -> bool:
+def _is_new(message: Message | Mirrored) -> bool:
     """Whether a message stands behind everything without a look: new, of normal priority, and queued at once."""
     return message.priority == Priority.NORMAL and message.queued_at == message.created_at and not message.attempts
 
@@ -191,7 +192,7 @@ LEFT JOIN LATERAL (
 """
 
 
-def _successors(messages: Sequence[Message]) -> dict[uuid.UUID, str]:
+def _successors(messages: Sequence[Message | Mirrored]) -> dict[uuid.UUID, str]:
     """The id of the next message in the line for each of these; empty at the end of the line."""
     if not messages:
         return {}

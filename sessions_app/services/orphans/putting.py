@@ -8,7 +8,7 @@ from django.db import connections
 
 from sessions_app import crash_points
 from sessions_app.database import await_disk
-from sessions_app.models import Message, Priority, Session
+from sessions_app.models import Message, Mirrored, Priority, Session, read_mirrored
 from sessions_app.services import messages
 from sessions_app.services.orphans.into_line import Placed
 
@@ -29,10 +29,10 @@ def put(session: Session, placed: Placed) -> None:
     crash_points.reach("restore: part restored")
 
 
-def _line(session: Session, placed: Placed) -> list[Message]:
+def _line(session: Session, placed: Placed) -> list[Mirrored]:
     # Of either class, for a line's index begins with it.
     line = Message.objects.open().filter(session=session, priority__in=Priority.values)
-    return list(line.filter(seq__gte=placed.first, seq__lt=placed.first + placed.count).in_order())
+    return read_mirrored(line.filter(seq__gte=placed.first, seq__lt=placed.first + placed.count).in_order())
 
 
 class Puts:
