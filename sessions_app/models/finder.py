@@ -1,7 +1,7 @@
 """Finder: one row by what every request knows of it, without the ORM's work of writing the same statement again."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 from django.db import connection, models
@@ -25,7 +25,7 @@ class Finder(Generic[M]):
     def __call__(self, *values: Any) -> M | None:
         """The row, or None. Raises the errors of django.db."""
         with kept_cursor() as cursor:
-            row = cursor.execute(self._statement, values, prepare=True).fetchone()
+            row = cursor.execute(self._statement, values, prepare=True, binary=True).fetchone()
         if row is None:
             return None
         width = len(self._model._meta.concrete_fields)
@@ -55,9 +55,21 @@ def _columns(model: type[models.Model], alias: str) -> list[str]:
 
 def _built(model: type[M], row: Sequence[Any]) -> M:
     """An instance of what was read, as the ORM makes it."""
+    names, converters = _fields(model)
     values = list(row)
-    for at, field in enumerate(model._meta.concrete_fields):
-        converters: list[Callable[..., Any]] = field.get_db_converters(connection)
-        for convert in converters:
-            values[at] = convert(values[at], None, connection)
-    return model.from_db(connection.alias, [field.attname for field in model._meta.concrete_fields], values)
+    for at, convert in converters:
+        values[at] = convert(values[at], None, connection)
+    return model.from_db(connection.alias, names, values)
+
+
+@cache
+def _fields(model: type[models.Model]) -> tuple[list[str], list[tuple[int, Callable[..., Any]]]]:
+    """The attributes of a model, and what makes values out of columns; JSON that comes as bytes is read already."""
+    fields = model._meta.concrete_fields
+    converters = [
+        (at, convert)
+        for at, field in enumerate(fields)
+        if not isinstance(field, models.JSONField)
+        for convert in field.get_db_converters(connection)
+    ]
+    return [field.attname for field in fields], converters

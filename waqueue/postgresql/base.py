@@ -1,4 +1,4 @@
-"""Connections from the pool, looked at without a round trip."""
+"""Connections that go by index, and from the pool, looked at without a round trip."""
 
 import select
 from typing import Any
@@ -23,6 +23,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.pool.putconn(connection)
         self.pool.drain()
         return super().get_new_connection(conn_params)
+
+    def _configure_connection(self, connection: Any) -> bool:
+        """Prepare a new connection, as Django does; return whether that has to be committed. Raises psycopg.Error.
+
+        Rows are found by key. A plan that is kept since its table was small would read all of it with every request
+        until statistics are made, and a planner that has to read all of one compiles that, for a second.
+        """
+        super()._configure_connection(connection)  # type: ignore[misc]  # the stubs do not know it
+        connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
+        return True
 
 
 def _has_something_to_read(connection: Any) -> bool:
