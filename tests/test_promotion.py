@@ -181,6 +181,25 @@ def test_a_deletion_that_comes_second_cancels_what_was_promoted() -> None:
     assert Message.objects.get().status == Status.CANCELLED
 
 
+def test_where_the_put_of_one_session_fails_the_others_are_looked_at_all_the_same(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {name: make_session(name) for name in ("alpha", "beta", "gamma")}
+    let_come_due(*(schedule(session, "x")[0] for session in made.values()))
+    redis_client.delete(keys.DUE)
+    tried: list[str] = []
+
+    def fails(name: str, promoted: list[Message]) -> bool:
+        tried.append(name)
+        return False
+
+    monkeypatch.setattr(messages, "put", fails)
+    assert promote() == 3
+    # Each would cost its time-out.
+    assert len(tried) == 1
+    assert {name for name in made if is_due(redis_client, name)} == made.keys() - set(tried)
+
+
 def test_a_promotion_that_is_rolled_back_leaves_nothing(redis_client: redis.Redis) -> None:
     (message,) = schedule(make_session(), "one")
     let_come_due(message)
