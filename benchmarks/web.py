@@ -52,6 +52,11 @@ def start_ours(stores: Stores) -> Server:
     """Empty the stores and start waqueue's, for paused sessions s0, s1, ...: there is no worker."""
     stores.reset()
     seed(stores, SESSIONS, 0)
+    return serve_ours(stores)
+
+
+def serve_ours(stores: Stores) -> Server:
+    """Start waqueue's for the sessions that there are."""
     _, key = api_keys.create(
         name="benchmark", scopes=[Scope.SEND], session_names=[], expires_at=None, actor=Actor.command("benchmarks")
     )
