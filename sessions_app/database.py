@@ -74,6 +74,8 @@ async def end(connection: psycopg.AsyncConnection[Any], names: Sequence[str]) ->
 def kept_cursor() -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
     """A cursor on Django's own connection, for statements that are run with `prepare=True`: each is planned once.
 
+    psycopg plans others once, too, from their sixth time on, unless they say `prepare=False`.
+
     For what every request of the API does. Django's cursors write the values into the statement, so that PostgreSQL
     never sees the same one twice, and planning it takes longer than all else. Raises the errors of django.db.
     """

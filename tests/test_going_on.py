@@ -71,7 +71,7 @@ def test_one_whose_line_is_empty_or_that_was_claimed_long_ago_is_given_back() ->
         sent.flight.has_more = False
         is_empty = await going.land(sent)
         sent.flight.has_more = True
-        sent.flight.claimed = ClaimedSession("s", "generation", 1, time.monotonic() - 4)
+        sent.flight.claimed = ClaimedSession("s", "generation", 1, time.monotonic() - 2)
         return is_empty, await going.land(sent)
 
     assert go_on("one", "two", act=act) == (False, False)

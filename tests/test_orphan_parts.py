@@ -22,7 +22,7 @@ from sessions_app.reconciliation.repair import Policy
 from sessions_app.services import orphans, sessions, tasks
 from sessions_app.services.orphans import purging, putting, restoring
 from sessions_app.services.orphans.into_line import Placed
-from tests.factories import ACTOR, become, job_ids, line, make_session, submit, traces
+from tests.factories import ACTOR, become, is_due, job_ids, line, make_session, submit, traces
 from tests.orphan_lab import rq_archived
 from tests.processes import wait_until
 from tests.reconciliation_lab import legacy_list, run, texts_in_line
@@ -152,6 +152,7 @@ def test_what_is_not_known_to_be_on_disk_is_not_put_into_the_mirror_and_waits_fo
     orphans.restore(orphan, beta, actor=ACTOR)
     assert job_ids(redis_client, "beta") == []
     assert "9 messages of beta wait for reconciliation" in caplog.text
+    assert is_due(redis_client, "beta")
     run()
     assert job_ids(redis_client, "beta") == line(beta)
     assert len(line(beta)) == 9

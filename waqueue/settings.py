@@ -97,7 +97,7 @@ DATABASES["default"]["OPTIONS"] |= {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # Only for statements that ask for it: `sessions_app/database.py`, `kept_cursor`.
+    # Only for the cursors of `sessions_app/database.py`, `kept_cursor`: Django's own prepare nothing.
     "prepare_threshold": 5,
     # A full or dead database is a 503 within seconds, not a request that hangs. The pool's own attempts at a dead one
     # come ever more seldom, and requests wait for them: given up soon, each request makes one.

@@ -49,4 +49,6 @@ def read_mirrored(messages: QuerySet[Message]) -> list[Mirrored]:
     """These messages, in their order. Raises the errors of django.db."""
     statement, values = messages.values_list(*_COLUMNS).query.sql_with_params()
     with kept_cursor() as cursor:
-        return [Mirrored(*row) for row in cursor.execute(statement, values, binary=True).fetchall()]
+        # A plan that is kept does not know the statuses, and so none of the indexes of what is open.
+        found = cursor.execute(statement, values, prepare=False, binary=True)
+        return [Mirrored(*row) for row in found.fetchall()]

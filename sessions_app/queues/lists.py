@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.exceptions import RedisError, ResponseError
@@ -20,6 +20,8 @@ CHUNK = 500
 # A list of no more bytes is read by its entries alone, a larger one by few at a time until so many bytes are there.
 _SMALL_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 4 * 1024 * 1024
+# A job that is larger is read by itself.
+_LARGE_BYTES = 256 * 1024
 _FEW = 16
 STAGING_PREFIX = b"waqueue:archive:"
 REPLACED_PREFIX = b"waqueue:replaced:"
@@ -199,17 +201,29 @@ def read_jobs(job_ids: Sequence[bytes], *, client: redis.Redis | None = None) ->
 
 
 def _read_part(job_ids: Sequence[bytes], client: redis.Redis) -> list[ParsedEntry]:
-    """The first of these jobs, parsed: as many as one round trip should bring, and one at least."""
+    """The first of these jobs, parsed: as many as one answer should hold, and one at least."""
     names: list[str | bytes] = [keys.RQ_JOB_PREFIX.encode() + job_id for job_id in job_ids]
-    found = run(client, scripts.READ_JOBS, names, [WHOLE_BYTES, _READ_BYTES])
+    found = run(client, scripts.READ_JOBS, names, [_LARGE_BYTES, _READ_BYTES])
+    if isinstance(found[0], int):
+        return [
+            too_large_job(job_ids[0], found[0])
+            if found[0] > WHOLE_BYTES
+            else parse_job(job_ids[0], _fields(names[0], client))
+        ]
     return [
-        too_large_job(job_id, fields) if isinstance(fields, int) else parse_job(job_id, _pairs(fields))
-        for job_id, fields in zip(job_ids, found, strict=False)
+        parse_job(job_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+        for job_id, flat in zip(job_ids, found, strict=False)
     ]
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _fields(name: str | bytes, client: redis.Redis) -> dict[bytes, bytes]:
+    try:
+        return cast(dict[bytes, bytes], client.hgetall(name))
+    except ResponseError:
+        # A key of another type holds no job.
+        return {}
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
 
 
 def delete(

@@ -75,6 +75,7 @@ class _Look:
         self.empty_names: set[bytes] = set()
         self.vanished: dict[uuid.UUID, Orphan] = {}
         self.stranded: dict[int, str] = {}
+        self.names: set[str] = set()
         self._look(only)
 
     @property
@@ -89,7 +90,8 @@ class _Look:
         depths = self._scan()
         # After the scan: the queue of a session that was made meanwhile is no orphan.
         sessions = list(Session.objects.alive().only("name").order_by("pk"))
-        owned = {keys.queue_key(session.name).encode() for session in sessions}
+        self.names = {session.name for session in sessions}
+        owned = {keys.queue_key(name).encode() for name in self.names}
         self.orphans = {key: length for key, length in depths.items() if key not in owned}
         if self._session_name is None:
             self.empty_names = inspect.empty_names(owned=owned, client=self._client)
@@ -145,25 +147,31 @@ class _Look:
             lengths = inspect.lengths([bytes(orphan.key) for orphan in part], client=self._client)
             self.vanished |= {orphan.pk: orphan for orphan, length in zip(part, lengths, strict=True) if not length}
 
+    def _kind_of(self, unfinished: Orphan) -> FindingKind:
+        if unfinished.source == OrphanSource.LEGACY:
+            return FindingKind.LEGACY_QUEUE
+        # A session that takes over what it finds under its name has begun it, and is there.
+        return FindingKind.LEFTOVER_LIST if unfinished.session_name in self.names else FindingKind.ORPHAN_QUEUE
+
     def notes(self, report: Report) -> None:
         """What is only said."""
         # A scan may meet a key twice.
         for key in sorted(set(self.foreign)):
-            name = _name_of(key) if key.startswith(_QUEUES) else _legacy_name_of(key)
-            report.add(FindingKind.FOREIGN_KEY, queue=queue_label(key), session=name, detail="no list: left alone")
+            report.add(
+                FindingKind.FOREIGN_KEY, queue=queue_label(key), session=_any_name_of(key), detail="no list: left alone"
+            )
 
     def report(self, report: Report, first: "_Look") -> None:
         """What was there in both looks."""
         for orphan in self.unfinished:
             report.add(
-                FindingKind.LEGACY_QUEUE if orphan.source == OrphanSource.LEGACY else FindingKind.ORPHAN_QUEUE,
-                queue=orphan.queue, session=orphan.session_name, messages=orphan.messages,
+                self._kind_of(orphan), queue=orphan.queue, session=orphan.session_name, messages=orphan.messages,
                 key=bytes(orphan.staging_key), detail="an archiving that was begun",
             )  # fmt: skip
         for key in self.strays.keys() & first.strays.keys():
             report.add(
                 FindingKind.LEFTOVER_LIST, queue=queue_label(lists.original_of(key)), messages=self.strays[key],
-                session=_name_of(lists.original_of(key)), key=key, detail="a renamed list that no row knows",
+                session=_any_name_of(lists.original_of(key)), key=key, detail="a renamed list that no row knows",
             )  # fmt: skip
         for key in sorted(self.orphans.keys() & first.orphans.keys()):
             report.add(
@@ -209,6 +217,10 @@ def _report_mirror(report: Report, row: Session, difference: Difference) -> None
             )  # fmt: skip
     if difference.is_misordered:
         report.add(FindingKind.WRONG_ORDER, queue=row.queue_name, session=row.name, row=row)
+
+
+def _any_name_of(key: bytes) -> str:
+    return _name_of(key) if key.startswith(_QUEUES) else _legacy_name_of(key)
 
 
 def _name_of(key: bytes) -> str:

@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from sessions_app.database import part_of_an_act
 from sessions_app.exceptions import NotFound, QueueUnavailable, WaqueueError, WrongState
 from sessions_app.models import BackgroundTask, TaskState
 from sessions_app.queues import chores
@@ -100,7 +101,8 @@ def _do(task: BackgroundTask) -> tuple[TaskState, str]:
         if BackgroundTask.objects.filter(pk=task.pk, is_cancel_requested=True).exists():
             return TaskState.CANCELLED, conclude(done)
         try:
-            with transaction.atomic():
+            # How it ends is a commit of its own, which waits for the disk, and for all parts.
+            with part_of_an_act():
                 count = part(done)
                 BackgroundTask.objects.filter(pk=task.pk).update(done=done + (count or 0))
         except DatabaseError:

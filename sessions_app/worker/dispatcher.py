@@ -53,7 +53,7 @@ _BUSY_MS = 5_000
 # Probes and the like at once.
 _CHORES = 20
 # For how long after its claim a session goes on by itself, before other workers get a chance to take it.
-_GO_ON_SECONDS = 3.0
+_GO_ON_SECONDS = 1.0
 
 
 class Dispatcher:

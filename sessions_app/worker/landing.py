@@ -14,7 +14,7 @@ from sessions_app import crash_points
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, EventKind, Hold, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
-from sessions_app.worker import clock, probes
+from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.going_on import Onward, settle_and_fence
 from sessions_app.worker.outcomes import Flight, Settlement, refused
@@ -205,7 +205,7 @@ class Landing:
         waiting = len(self._results)
         # More than one wave is a backlog: there it is the rate that counts.
         is_wave = 0 < waiting < 2 * _BATCH
-        if is_wave and clock.now() - self._results[-1].flight.handed_over_at > _SLOW_SECONDS:
+        if is_wave and self._results[-1].flight.engine_seconds > _SLOW_SECONDS:
             return _BATCH_OF_SLOW
         # A batch in the middle costs more per result than a small or a full one.
         return _BATCH if waiting >= _BATCH // 2 else FEW_ROWS

@@ -1,6 +1,5 @@
 """What an engine's answer means for a message: pure functions from an outcome to what is to be written."""
 
-import math
 import random
 import uuid
 from dataclasses import dataclass, field, replace
@@ -48,8 +47,8 @@ class Flight:
     # Seconds on `clock.now()`.
     fenced_at: float
     deadline: float
-    # When its transport got it: not yet.
-    handed_over_at: float = math.inf
+    # How long its engine took to answer.
+    engine_seconds: float = 0.0
     observed_state: str = ObservedState.WORKING
     claimed: ClaimedSession | None = None
     config: dict[str, object] = field(default_factory=dict)

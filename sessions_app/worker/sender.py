@@ -40,7 +40,6 @@ class Sender:
             config = transport.open_config(flight.config)
             outgoing = Outgoing(flight.message_id, flight.token, flight.session_name, config, flight.content)
             crash_points.reach("send: handing over", flight.content)
-            flight.handed_over_at = started
             async with asyncio.timeout(flight.deadline - started):
                 provider_id = await transport.send(outgoing)
                 crash_points.reach("send: accepted")
@@ -54,6 +53,8 @@ class Sender:
         except Exception as error:  # foreign ground: anything unforeseen may have come after the hand-over
             log.exception("sending %s through %s failed", flight.message_id, flight.transport)
             return refused(flight, error)
+        finally:
+            flight.engine_seconds = clock.now() - started
 
     async def transport(self, name: str) -> Transport:
         """The opened transport of that name."""

@@ -102,7 +102,9 @@ def test_a_person_who_sends_it_again_has_it_tried_alone_and_is_told_in_the_end(s
             assert poison.error_class == ("poison" if times >= 3 else "uncertain")
         assert poison.attempts == 4
         messages.resolve(Message.objects.get(session=neighbour).pk, outcome="resend", actor=ACTOR)
-        wait_until(lambda: stack.ledger(neighbour) == [0, 0], 60, "the neighbour comes through alone")
+        wait_until(lambda: stack.ledger(neighbour) == [0, 0], 60, "the neighbour is tried alone")
+        come_through = Message.objects.filter(session=neighbour, status=Status.SENT)
+        wait_until(come_through.exists, 60, "it comes through")
         # After the first death no worker died any more.
         assert len(dead) == 1
     worker.kill()

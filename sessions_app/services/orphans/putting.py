@@ -59,8 +59,9 @@ def _put(session: Session, placed: Placed) -> None:
         try:
             await_disk()
         except DatabaseError as error:
-            # What PostgreSQL has kept is put by reconciliation.
+            # What PostgreSQL has kept is put by reconciliation, and sent all the same: a fence waits for the disk, too.
             log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
+            messages.signal_session(session.name)
             return
         put(session, placed)
     finally:
