@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import redis
 from django.utils import timezone
 from redis.client import PubSub
 from rq.suspension import resume, suspend
@@ -71,7 +72,8 @@ def test_what_cannot_be_a_name_is_dropped_and_keeps_nobody_from_his_turn(lab: La
     assert sorted(lab.client.hkeys(keys.VERSIONS)) == [b"a" * 64, b"alpha"]
 
 
-def test_redis_that_lost_the_scripts_learns_them_again(lab: Lab) -> None:
+def test_redis_that_lost_the_scripts_learns_them_again(quiet_redis: redis.Redis) -> None:
+    lab = Lab(quiet_redis)
     lab.due_in(alpha=-1000)
     lab.client.script_flush()
     assert lab.claim_one().name == "alpha"

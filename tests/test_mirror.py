@@ -235,19 +235,19 @@ def test_many_are_taken_out_of_the_middle_of_a_queue(way: str, chosen: str, redi
     assert not redis_client.exists(*(keys.job_key(job) for job in picked))
 
 
-def test_those_of_many_sessions_are_taken_out_in_few_round_trips(redis_client: redis.Redis) -> None:
+def test_those_of_many_sessions_are_taken_out_in_few_round_trips(quiet_redis: redis.Redis) -> None:
     made = {name: submit(make_session(name), *["text"] * count) for name, count in (("a", 3), ("b", 450), ("c", 2))}
-    redis_client.set(keys.queue_key("d"), "somebody's")
+    quiet_redis.set(keys.queue_key("d"), "somebody's")
     gone = {"a": made["a"][:2], "b": made["b"][:440], "c": made["c"], "d": [], "e": []}
     ids = {name: [message.pk for message in of_session] for name, of_session in gone.items()}
-    redis_client.script_flush()
+    quiet_redis.script_flush()
     with round_trips() as asked:
         mirror.take_out_each({**ids, "d": [new_id()]})
     # One more where Redis does not know the script.
     assert asked.count <= 4
     for name, of_session in made.items():
-        assert job_ids(redis_client, name) == [str(one.pk) for one in of_session if one not in gone[name]]
-    assert not redis_client.exists(*(keys.job_key(pk) for pks in ids.values() for pk in pks))
+        assert job_ids(quiet_redis, name) == [str(one.pk) for one in of_session if one not in gone[name]]
+    assert not quiet_redis.exists(*(keys.job_key(pk) for pks in ids.values() for pk in pks))
 
 
 def test_those_that_stand_far_from_each_other_in_one_of_them_are_taken_out_too(redis_client: redis.Redis) -> None:
