@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 
 from sessions_app.models import Message, Orphan, Session, SessionCounter, SessionDispatch
@@ -110,21 +110,21 @@ def cost(ask: Callable[[], Any]) -> Cost:
 
 @contextmanager
 def rows_read(table: str) -> Iterator[Callable[[], int]]:
-    """How many rows of a table were read while the block ran, by an index or without."""
+    """How many rows of a table this connection has read while the block ran, by an index or without.
+
+    What others have read is shown late, and a connection tells its own at the end of a transaction.
+    """
 
     def now() -> int:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_stat_force_next_flush()")
-            cursor.execute("SELECT pg_stat_clear_snapshot()")
             cursor.execute(
-                "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables "
-                "WHERE relname = %s",
-                [table],
+                "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = %s", [table]
             )
             return int(cursor.fetchone()[0])
 
-    before = now()
-    yield lambda: now() - before
+    with transaction.atomic():
+        before = now()
+        yield lambda: now() - before
 
 
 def assert_redis_is_never_blocked(

@@ -13,6 +13,7 @@ from sessions_app.services import orphans
 from sessions_app.services.orphans import restoring
 from tests.factories import ACTOR, make_session, submit
 from tests.reconciliation_lab import legacy_list, run, stock_queue
+from tests.size_lab import rows_read
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,15 +94,7 @@ def test_what_was_copied_of_a_job_is_found_by_its_id(redis_client: redis.Redis) 
     analyze("wa_orphan_entry")
     orphan = Orphan.objects.get()
     wanted = list(OrphanEntry.objects.order_by("index").values_list("job_id", flat=True)[700:1200])
-    before = index_reads()
-    found = OrphanEntry.objects.raw_of(orphan, wanted)
+    with rows_read("wa_orphan_entry") as read:
+        found = OrphanEntry.objects.raw_of(orphan, wanted)
+        assert len(wanted) <= read() <= 2 * len(wanted)
     assert list(found) and set(found) == set(wanted)
-    assert index_reads() - before <= 2 * len(wanted)
-
-
-def index_reads() -> int:
-    """How many entries of orphans were read by their indexes, as this connection has seen it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'wa_orphan_entry'")
-        return int(cursor.fetchone()[0])
