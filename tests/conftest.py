@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from django.conf import settings
+from django.utils import translation
 
 from sessions_app.queues.connection import bulk_client, deployment_id, upkeep_client, web_client
 from sessions_app.transports import registry
@@ -27,6 +28,12 @@ def redis_client() -> Iterator[redis.Redis]:
     """Return a client of the suite's own Redis database."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def in_english() -> None:
+    """Begin each test in the language of the settings: a request leaves its own behind."""
+    translation.activate(settings.LANGUAGE_CODE)
 
 
 @pytest.fixture(autouse=True)

@@ -128,6 +128,11 @@ class Stack:
         """Fail unless 0 to `count` - 1 were each handed over once, in order."""
         assert self.ledger(session) == list(range(count))
 
+    def assert_in_order_so_far(self, session: Session | str) -> None:
+        """Fail unless what was handed over until now was so once each, in order; more may follow meanwhile."""
+        handed_over = self.ledger(session)
+        assert handed_over == list(range(len(handed_over)))
+
     def assert_in_order_and_only_the_uncertain_missing(self, session: Session | str, count: int) -> None:
         """Fail unless each of 0 to `count` - 1 was handed over once, in order, or is uncertain and was not."""
         ledger = self.ledger(session)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), p
 PACE_SECONDS = 0.5
 SEND_SECONDS = 5
 # What a busy machine may add to a pace: to nearly all gaps, and to the longest one. Both are far from a hanging send.
-LATE_SECONDS, LATEST_SECONDS = 0.5, 2.0
+LATE_SECONDS, LATEST_SECONDS = 1.5, 3.0
 # So long that the first of the hanging sends is given up meanwhile.
 MESSAGES = 16
 
@@ -26,8 +26,8 @@ MESSAGES = 16
 def assert_pace_was_kept(times: Iterable[list[float]]) -> None:
     """Fail unless nearly every message came when its session's pace let it, and none came much later."""
     gaps = [later - earlier for own in times for earlier, later in itertools.pairwise(own)]
-    assert statistics.median(gaps) < 1.5 * PACE_SECONDS
-    assert statistics.quantiles(gaps, n=20)[-1] < 1.5 * PACE_SECONDS + LATE_SECONDS
+    assert statistics.median(gaps) < 2 * PACE_SECONDS
+    assert statistics.quantiles(gaps, n=20)[-1] < PACE_SECONDS + LATE_SECONDS
     assert max(gaps) < PACE_SECONDS + LATEST_SECONDS < SEND_SECONDS
 
 

@@ -158,7 +158,7 @@ def test_it_obeys_rq_suspend_and_resume(stack: Stack) -> None:
     assert sent < 2000 and stack.ledger(late) == []
     rq(stack, "resume")
     wait_until(lambda: len(stack.ledger(busy)) > sent + 20 and len(stack.ledger(late)) == 3, 30, "both go on")
-    stack.assert_in_order_and_once(busy, len(stack.ledger(busy)))
+    stack.assert_in_order_so_far(busy)
     stack.assert_in_order_and_once(late, 3)
 
 
