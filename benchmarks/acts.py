@@ -44,9 +44,11 @@ def _reconcile() -> int:
 
 def _rebuild() -> int:
     from sessions_app.queues import inspect
+    from sessions_app.queues.connection import upkeep_client
     from sessions_app.reconciliation.rebuild import rebuild
 
-    return rebuild(inspect.establish_generation()) or 0
+    # As patient as a worker: Redis may still be emptying itself.
+    return rebuild(inspect.establish_generation(client=upkeep_client())) or 0
 
 
 def _archive(orphan_id: str) -> int:
