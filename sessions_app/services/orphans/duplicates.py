@@ -18,7 +18,7 @@ OWN_ID = f"CASE WHEN job_id ~ '^{_ID}$' THEN job_id::uuid END"
 REFERENCE = "left(coalesce(nullif(content->>'client_ref', ''), job_id), 200)"
 TEXT = "coalesce(content->>'text', '')"
 
-# That no reference is empty is said once more, for the index has none.
+# That no reference is empty is said, for the index has none.
 # What ended without having been sent and without anybody's wish is left out: the same in an orphan doubles nothing.
 _KNOWN = """
 SELECT key, message FROM (

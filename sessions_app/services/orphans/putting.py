@@ -16,12 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def put(session: Session, placed: Placed) -> None:
-    """Put what was restored into the mirror; only log when a store is not there."""
+    """Put what was restored into the mirror, once it is on disk; only log when a store is not there."""
     try:
+        await_disk()
         queued = _line(session, placed)
     except DatabaseError as error:
         log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
-        # They are sent all the same.
+        # They are sent all the same: a fence waits for the disk, too.
         messages.signal_session(session.name)
         queued = []
     if queued:
@@ -56,13 +57,6 @@ class Puts:
 
 def _put(session: Session, placed: Placed) -> None:
     try:
-        try:
-            await_disk()
-        except DatabaseError as error:
-            # What PostgreSQL has kept is put by reconciliation, and sent all the same: a fence waits for the disk, too.
-            log.warning("%d messages of %s wait for reconciliation: %s", placed.count, session.name, error)
-            messages.signal_session(session.name)
-            return
         put(session, placed)
     finally:
         connections.close_all()
