@@ -6,7 +6,7 @@ with the middle of its interval; the waits per recipient with those of the last 
 
 from datetime import datetime, timedelta
 
-from sessions_app.models import DesiredState, Hold, Message, Session
+from sessions_app.models import DesiredState, Hold, Message, Session, line
 from sessions_app.models.message import Ahead
 from sessions_app.services import quiet_hours
 
@@ -21,7 +21,7 @@ def message_time(message: Message, ahead: Ahead, now: datetime) -> datetime | No
     session = message.session
     own = message.next_attempt_at
     if session.per_recipient_ms and _is_serving(session):
-        waits = (own, Message.objects.recipients_until(message, session.per_recipient_ms, now))
+        waits = (own, line.recipients_until(message, session.per_recipient_ms, now))
         own = max((at for at in waits if at), default=None)
     return send_time(session, ahead.count + 1, now, line_until=ahead.until, own_until=own)
 

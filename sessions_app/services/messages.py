@@ -28,6 +28,7 @@ from sessions_app.models import (
     SessionCounter,
     SessionDispatch,
     Status,
+    line,
     new_id,
 )
 from sessions_app.models.message import Ahead, built
@@ -80,7 +81,7 @@ def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | N
 def _append(session: Session, made: list[Message]) -> bool:
     server_pid = lost_commits.server()
     try:
-        return Message.objects.append(session.pk, made)
+        return line.append(session.pk, made)
     except OperationalError:
         # Outside of a transaction, that statement was the COMMIT too.
         kept = _kept(made) if lost_commits.may_be_kept(server_pid) else {}
@@ -204,7 +205,7 @@ def _successors(messages: Sequence[Message | Mirrored]) -> dict[uuid.UUID, str]:
 
 def position(message: Message) -> int:
     """How many messages will be sent up to and with this one; past 200 an upper bound, so that it stays cheap."""
-    return Message.objects.ahead(message).count + 1 if message.status in OPEN else 0
+    return line.ahead(message).count + 1 if message.status in OPEN else 0
 
 
 def outlook(message: Message, now: datetime, *, ahead: Ahead | None = None) -> tuple[int, datetime | None]:
@@ -214,7 +215,7 @@ def outlook(message: Message, now: datetime, *, ahead: Ahead | None = None) -> t
     """
     if message.status not in OPEN:
         return 0, None
-    ahead = ahead or Message.objects.ahead(message)
+    ahead = ahead or line.ahead(message)
     return ahead.count + 1, message_time(message, ahead, now)
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from sessions_app.models import Orphan, Session, new_id
-from sessions_app.models.message import columns_of_new, row_of_new
+from sessions_app.models.line import columns_of_new, row_of_new
 from sessions_app.services.orphans.duplicates import OWN_ID, REFERENCE, TEXT
 
 # Rows are looked up one by one in an index: `OFFSET 0` keeps PostgreSQL from reading a whole table for a thousand.
