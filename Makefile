@@ -40,7 +40,7 @@ bench: .venv/dev.stamp ## Measure waqueue beside RQ, Celery, BullMQ and others (
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 faults: .venv/dev.stamp ## Break everything, and print what holds (docs/guarantees.md)
-	@.venv/bin/python -m pytest -p tests.fault_matrix -m fault $(PYTEST_ARGS)
+	@WAQUEUE_TEST_FULL_LENGTH=1 .venv/bin/python -m pytest -p tests.fault_matrix -m fault --timeout 1200 $(PYTEST_ARGS)
 
 soak: .venv/dev.stamp ## Break everything under load and count what was lost (SOAK_ARGS="--minutes 10 --seed 7")
 	@.venv/bin/python -m tests.soak $(SOAK_ARGS)

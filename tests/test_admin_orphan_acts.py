@@ -100,6 +100,7 @@ def test_a_restore_shows_what_will_happen_then_does_just_that(redis_client: redi
     assert AuditEntry.objects.get(action="restore orphan").count == 9
 
 
+@pytest.mark.fault(18)
 def test_a_tenth_message_that_arrives_meanwhile_stops_a_restore(redis_client: redis.Redis) -> None:
     orphan = live(redis_client)
     client = person(*OPERATOR)

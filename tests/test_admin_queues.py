@@ -153,6 +153,7 @@ def test_without_redis_it_says_so_and_shows_what_postgresql_knows(redis_client: 
     assert [row[3] for row in rows(client)] == [2, 9]
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_escaped(name: str, redis_client: redis.Redis) -> None:
     redis_client.rpush(f"rq:queue:wa:{name}", "1")

@@ -105,6 +105,7 @@ def test_a_long_report_is_read_in_pages(redis_client: redis.Redis, monkeypatch: 
     assert sorted(seen) == [f"queue:gone-{at}" for at in range(7)]
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_escaped_in_the_report(name: str, redis_client: redis.Redis) -> None:
     in_order()

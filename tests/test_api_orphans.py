@@ -160,6 +160,7 @@ def test_a_restore_of_many_is_done_in_the_background(monkeypatch: pytest.MonkeyP
     assert Message.objects.filter(session__name="other").count() == 9
 
 
+@pytest.mark.fault(18)
 def test_a_purge_with_another_number_than_there_is_deletes_nothing() -> None:
     key = old_list("gone", 9)
     client = ApiClient()

@@ -198,6 +198,7 @@ def test_settled_jobs_go_out_of_their_queues(lab: Lab) -> None:
     assert lab.client.exists(keys.job_key("2"))
 
 
+@pytest.mark.fault(26)
 def test_a_foreign_key_in_the_place_of_a_queue_keeps_nobody_from_being_given_back(lab: Lab) -> None:
     lab.due_in(a=-2, b=-1)
     a, b = lab.claim().sessions

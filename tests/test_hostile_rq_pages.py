@@ -1,6 +1,7 @@
 """RQ's own pages, where strangers wrote into its static queue: none of it runs, and no page is a server error."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from django_rq.models import Dashboard
 
 from tests import hostile_lab
 from tests.admin_lab import boss, text_of
-from tests.hostile_lab import leave_jobs
+from tests.hostile_lab import jobs, leave_jobs
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fault(26), pytest.mark.fault(34)]
 
@@ -126,3 +127,14 @@ def test_the_commands_of_rq_run_nothing_of_it(redis_client: redis.Redis, ran: Pa
         with contextlib.suppress(Exception):
             call_command("rqstats")
         redis_client.flushdb()
+
+
+def test_the_numbers_of_rq_are_shown_beside_a_job_that_would_run_code(
+    redis_client: redis.Redis, ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enqueued = {b"enqueued_at": b"2026-01-02T03:04:05.000006Z"}
+    for job_id, fields in list(jobs(ran).items())[:4]:
+        redis_client.hset(b"rq:job:" + job_id, mapping=(fields or {}) | enqueued)  # type: ignore[arg-type]
+        redis_client.rpush("rq:queue:default", job_id)
+    call_command("rqstats")
+    assert re.search(r"\| default +\| +4 \|", capsys.readouterr().out)

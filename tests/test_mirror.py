@@ -312,6 +312,7 @@ def test_a_job_whose_predecessor_is_unknown_goes_to_the_end(redis_client: redis.
     assert job_ids(redis_client, "alpha") == [str(one.pk), str(two.pk)]
 
 
+@pytest.mark.fault(26)
 def test_a_key_that_is_no_list_is_left_alone_and_its_session_is_looked_at(redis_client: redis.Redis) -> None:
     session = make_session()
     redis_client.set(keys.queue_key("alpha"), "somebody's")

@@ -172,6 +172,7 @@ def test_a_purge_in_the_background_leaves_what_came_after_it_was_confirmed(redis
     assert texts_of(orphan) == ["L"]
 
 
+@pytest.mark.fault(14)
 def test_a_restore_in_the_background_leaves_what_came_after_it_was_confirmed(redis_client: redis.Redis) -> None:
     alpha = make_session()
     orphan = unknown(redis_client, "abc")

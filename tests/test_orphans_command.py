@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sessions_app.models import AuditEntry, BackgroundTask, Message, Orphan, Ses
 from sessions_app.queues import keys
 from sessions_app.services import sessions, tasks
 from tests.factories import ACTOR, make_session
+from tests.hostile_lab import leave_jobs
 from tests.orphan_lab import archived, live
 from tests.reconciliation_lab import in_order, legacy_entry, picture_of_redis, run, texts_in_line
 
@@ -112,6 +114,21 @@ def test_what_a_terminal_would_act_on_is_shown_escaped(redis_client: redis.Redis
     for printed in (orphans("show", orphan.pk), orphans("list"), orphans("archive", orphan.pk)):
         assert not set("\x1b\x07\r") & set(printed)
     assert r"\x1b[2Jgone\r\nnext" in orphans("show", orphan.pk)
+
+
+@pytest.mark.fault(34)
+def test_jobs_that_would_run_code_are_listed_shown_and_exported_and_run_nothing(
+    redis_client: redis.Redis, ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_order()
+    count = len(leave_jobs(redis_client, "wa:gone", ran))
+    call_command("reconcile_queues", stdout=io.StringIO())
+    orphan = Orphan.objects.get()
+    assert str(count) in orphans("list")
+    assert 'unreadable (no phone): {"id": "names-os-system"' in orphans("show", orphan.pk)
+    capsys.readouterr()
+    orphans("export", orphan.pk)
+    assert len(capsys.readouterr().out.splitlines()) == count
 
 
 def test_without_postgresql_it_says_so_in_one_line_and_ends_with_2(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import redis
 
 from sessions_app.exceptions import OtherDeployment
 from sessions_app.models import Deployment, Message, Status
-from sessions_app.queues import keys, mirror
+from sessions_app.queues import chores, keys, mirror
 from sessions_app.queues.connection import deployment_id
 from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack, SettledJob
 from sessions_app.reconciliation import rebuild, stranded
@@ -58,6 +58,7 @@ IN_REDIS: dict[str, Callable[[list[Message]], Any]] = {
         lambda queues: queues.give_back([GiveBack(CLAIMED, 0)], [SettledJob("alpha", str(made[0].pk))], 99)
     ),
     "rebuild": lambda made: rebuild.rebuild("another generation"),
+    "task": lambda made: chores.enqueue(str(made[0].pk)),
 }
 
 

@@ -224,12 +224,14 @@ def test_what_was_certainly_not_handed_over_is_put_back_and_costs_nothing() -> N
     )  # fmt: skip
 
 
+@pytest.mark.fault(23)
 def test_a_death_in_company_makes_a_suspect_and_sets_nobody_aside() -> None:
     suspect = flight(on_uncertain=OnUncertain.RESEND)
     suspect.deaths = 7
     said(died(suspect, "its worker died"), status=Status.QUEUED, death=1, resend=1, error_class="uncertain")
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("policy", OnUncertain)
 def test_the_third_death_sets_aside_whatever_the_policy_and_only_if_it_was_alone(policy: str) -> None:
     lethal = flight(on_uncertain=policy)

@@ -186,6 +186,7 @@ def test_garbage_in_a_queue_gives_way(entries: list[bytes], redis_client: redis.
     assert_readable(redis_client, "alpha")
 
 
+@pytest.mark.fault(26)
 def test_a_key_that_is_no_list_is_left_alone_and_its_session_is_looked_at(
     redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

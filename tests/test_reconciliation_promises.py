@@ -16,6 +16,7 @@ from sessions_app.queues.replacement import Replacements
 from sessions_app.reconciliation import compare, long_queues, mirrors
 from sessions_app.reconciliation.rebuild import rebuild_session
 from tests.factories import job_ids, line, make_session, submit
+from tests.lengths import how_many
 from tests.reconciliation_lab import found, in_order, run, stock_queue, texts_of
 from tests.size_lab import assert_redis_is_never_blocked
 
@@ -262,5 +263,5 @@ def test_many_orphans_are_archived_and_redis_serves_others_meanwhile(quiet_redis
     assert found(run()) == []
 
 
-QUEUES, JOBS = 200, 100
+QUEUES, JOBS = how_many(200, full=10_000), how_many(100, full=10)
 CALL = '["other.app.send",null,[],{"to":"+51930246633","text":"hola"}]'

@@ -13,15 +13,19 @@ from django.db import connection
 from sessions_app.models import Message, Session, SessionCounter
 from sessions_app.queues import keys
 from tests.factories import job_ids, line, make_session, submit
+from tests.lengths import how_many
 from tests.processes import PROJECT
 from tests.reconciliation_lab import found, in_order, run
-from tests.size_lab import assert_redis_is_never_blocked
+from tests.size_lab import assert_redis_is_never_blocked, clone, clone_session
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("without_pause")]
 
-LONG = 100_000
+LONG = how_many(100_000, full=1_000_000)
 # What a look at one job more may cost: less than its id takes twice.
 _BYTES_A_JOB = 250
+QUEUES = how_many(1_000, full=10_000)
+# What they may cost beside a process that has little to do.
+_BYTES_OF_MANY = 100_000_000
 
 _CLONES = """
 INSERT INTO wa_message ({columns}) SELECT {values} FROM wa_message m, generate_series(2, %s) n
@@ -60,7 +64,7 @@ def reconcile_elsewhere() -> tuple[str, int]:
             "DATABASE_URL": urlsplit(settings.DATABASE_URL)._replace(path=f"/{name}").geturl(),
             "REDIS_URL": settings.REDIS_URL,
         },
-        capture_output=True, text=True, timeout=300, cwd=PROJECT,
+        capture_output=True, text=True, timeout=900, cwd=PROJECT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, int(done.stdout.splitlines()[-1]) * 1024
@@ -103,3 +107,25 @@ def test_a_long_queue_is_mended_without_being_held_in_memory_or_holding_redis_up
     assert_redis_is_never_blocked(quiet_redis, misplaced)
     assert job_ids(quiet_redis, "alpha") == line(alpha)
     assert found(run()) == []
+
+
+@pytest.mark.fault(27)
+def test_very_many_queues_are_filled_and_compared_in_bounded_memory_while_redis_serves_others(
+    quiet_redis: redis.Redis,
+) -> None:
+    alpha = make_session("alpha", desired_state="paused")
+    (message,) = submit(alpha, "text")
+    in_order()
+    _, before = reconcile_elsewhere()
+    clone_session(alpha, QUEUES)
+    clone(message, QUEUES, id="gen_random_uuid()", session_id="(SELECT id FROM wa_session WHERE name = 'alpha-' || n)")
+    lost = list(map(keys.queue_key, Session.objects.exclude(name="alpha").values_list("name", flat=True)))
+
+    def fill() -> None:
+        said, most = reconcile_elsewhere()
+        assert said.count("missing_job") == QUEUES - 1
+        assert most - before < _BYTES_OF_MANY
+        assert sum(map(quiet_redis.llen, lost)) == QUEUES - 1
+
+    assert_redis_is_never_blocked(quiet_redis, fill, again=lambda: quiet_redis.delete(*lost))
+    assert_redis_is_never_blocked(quiet_redis, lambda: found(run()) == [] or pytest.fail("something is wrong still"))

@@ -175,6 +175,9 @@ def test_a_worker_runs_nothing_but_tasks_whatever_stands_on_its_queue(stack: Sta
     assert not ran.exists()
     assert texts_in_line(beta) == [str(number) for number in range(5)]
     assert "job names-os-system on the queue default names os.system: not allowed, not run" in worker.output
+    kept = {b"names-os-system", b"names-more", b"pickled", b"bomb", b"bomb-in-meta"}
+    assert set(client.zrange("rq:failed:default", 0, -1)) == kept
+    assert all(client.hget(b"rq:job:" + job_id, "status") == b"failed" for job_id in kept)
     assert worker.is_running()
 
 

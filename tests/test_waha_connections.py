@@ -60,9 +60,12 @@ def test_an_answer_that_does_not_come_is_uncertain(stub: WahaStub, settings: Any
 
 
 @pytest.mark.fault(35)
-def test_an_answer_that_comes_byte_by_byte_ends_by_the_clock(stub: WahaStub, settings: Any) -> None:
+@pytest.mark.parametrize("drips", [waha_stub.dripping, waha_stub.dripping_head])
+def test_an_answer_that_comes_byte_by_byte_ends_by_the_clock(
+    stub: WahaStub, settings: Any, drips: waha_stub.Behaviour
+) -> None:
     settings.WAQUEUE_SEND_SECONDS = 1
-    stub.on_send = waha_stub.dripping
+    stub.on_send = drips
     assert type(failure(outgoing(stub))) is OutcomeUnknown
 
 

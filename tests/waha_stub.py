@@ -330,6 +330,17 @@ def huge(size: int) -> Behaviour:
     return act
 
 
+async def dripping_head(stub: WahaStub, request: web.Request) -> web.StreamResponse:
+    """Accept, and answer one byte of a header at a time, for ever."""
+    stub.arrived.append(await Sent.of(request))
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 201 Created\r\nX-Long: ")
+    while not request.transport.is_closing():
+        request.transport.write(b"x")
+        await asyncio.sleep(0.02)
+    return web.Response()
+
+
 async def dripping(stub: WahaStub, request: web.Request) -> web.StreamResponse:
     """Accept, and answer one byte at a time, for ever."""
     stub.arrived.append(await Sent.of(request))

@@ -11,8 +11,9 @@ from ninja import Router
 from sessions_app.api.problems import ApiError, Problem
 from sessions_app.api.schemas.health import Alive, Ready
 from sessions_app.api.schemas.problems import ProblemOut
+from sessions_app.exceptions import QueueUnavailable
 from sessions_app.models import Worker
-from sessions_app.queues import inspect
+from sessions_app.queues import durability, inspect
 
 router = Router(tags=["Operations"])
 
@@ -30,7 +31,7 @@ def livez(request: HttpRequest) -> Alive:
     exclude_none=True,
     summary="Are messages accepted?",
     description="503 when PostgreSQL cannot be reached or migrations are missing: no message is accepted. `degraded` "
-    "when messages are accepted and wait: Redis is away, or no worker is alive.",
+    "when messages are accepted and wait: Redis is away or full, or no worker is alive.",
     operation_id="readyz",
 )
 def readyz(request: HttpRequest) -> Ready:
@@ -43,11 +44,21 @@ def readyz(request: HttpRequest) -> Ready:
             )
         )
     reasons = []
-    if not inspect.is_reachable():
-        reasons.append("Redis cannot be reached: messages are kept and wait")
+    if trouble := _trouble_with_redis():
+        reasons.append(f"{trouble}: messages are kept and wait")
     if not Worker.objects.alive().exists():
         reasons.append("no worker is alive: messages are kept and wait")
     return Ready(status="degraded" if reasons else "ok", reasons=reasons or None)
+
+
+def _trouble_with_redis() -> str:
+    try:
+        # First: one whose disk is full refuses a PING, too.
+        if durability.Weakness.FULL in durability.weaknesses():
+            return "Redis is full"
+    except QueueUnavailable:
+        return "Redis cannot be reached"
+    return "" if inspect.is_reachable() else "Redis cannot be reached"
 
 
 def _missing_migrations() -> list[str]:

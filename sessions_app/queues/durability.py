@@ -33,7 +33,10 @@ def weaknesses(*, client: redis.Redis | None = None) -> list[Weakness]:
             pipe.info("memory")
             pipe.info("persistence")
             pipe.config_get("save")
-            memory, persistence, snapshots = pipe.execute(raise_on_error=False)
+            memory, persistence, snapshots = replies = pipe.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                    raise reply
     except RedisError as error:
         raise QueueUnavailable(f"Redis cannot be reached: {error}") from error
     if isinstance(memory, ResponseError) or isinstance(persistence, ResponseError):

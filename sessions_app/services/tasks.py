@@ -124,13 +124,16 @@ def _why(task: BackgroundTask, error: Exception) -> str:
 
 
 def enqueue_abandoned() -> int:
-    """Enqueue the tasks that nobody does: their job was lost, or their process died; return how many."""
+    """Enqueue the tasks that nobody does: their job was lost, or their process died; return how many.
+
+    Raises QueueUnavailable, OtherDeployment.
+    """
     unfinished = BackgroundTask.objects.filter(state__in=(TaskState.WAITING, TaskState.RUNNING))
     count = 0
     for task_id in unfinished.filter(~Q(kind="")).values_list("pk", flat=True):
         with _alone(task_id) as is_mine:
             if is_mine:
-                _enqueue(task_id)
+                chores.enqueue(str(task_id))
                 count += 1
     return count
 

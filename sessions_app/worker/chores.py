@@ -32,7 +32,7 @@ class ChoreWorker(SimpleWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job of ours; any other fails without being called."""
+        """Run a job of ours; any other is kept among the failed ones without being called."""
         try:
             name = job.func_name
         except Exception:  # not JSON, not a call: whatever it is, it is not ours
@@ -40,9 +40,8 @@ class ChoreWorker(SimpleWorker):  # type: ignore[misc]
         if name == chores.FUNCTION:
             super().execute_job(job, queue)
             return
-        log.warning("job %s on the queue %s names %s: not allowed, not run", job.id, queue.name, name)
-        with contextlib.suppress(Exception):
-            job.delete()
+        log.warning("job %s on the queue %s names %s: not allowed, not run, kept as failed", job.id, queue.name, name)
+        chores.set_aside(job.id, client=self.connection)
 
 
 async def run_forever(stopping: asyncio.Event) -> None:

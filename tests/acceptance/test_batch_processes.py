@@ -102,6 +102,7 @@ def test_a_cancel_that_is_killed_half_way_is_finished_by_asking_again(stack: Sta
         assert job_ids(client, "alpha") == []
 
 
+@pytest.mark.fault(33)
 def test_a_batch_that_is_cancelled_while_a_worker_sends_it_was_sent_up_to_a_point_and_no_further(stack: Stack) -> None:
     session = stack.session("alpha", delay_ms=3)
     stack.ready_worker()

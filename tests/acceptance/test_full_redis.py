@@ -66,6 +66,8 @@ def test_what_comes_while_redis_is_full_is_accepted_sent_and_in_its_queue_when_t
 
     make_room = fill(stack)
     wait_until(lambda: Weakness.FULL in weaknesses(), 30, "Redis says that it is full")
+    answer = ApiClient(plain="").get("/readyz")
+    assert (answer["status"], answer["reasons"]) == ("degraded", ["Redis is full: messages are kept and wait"])
     for session in (idle, resting):
         texts(session, 10)
     with redis.Redis.from_url(stack.redis.url) as client:

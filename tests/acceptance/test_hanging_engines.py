@@ -11,16 +11,17 @@ from sessions_app.services.pacing import Pacing
 from tests import waha_stub
 from tests.acceptance.engine import Clocked, Engine
 from tests.acceptance.stack import Stack
+from tests.lengths import how_many
 from tests.processes import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), pytest.mark.fault(24)]
 
 PACE_SECONDS = 0.5
-SEND_SECONDS = 5
+SEND_SECONDS = how_many(5, full=60)
 # What a busy machine may add to a pace: to nearly all gaps, and to the longest one. Both are far from a hanging send.
 LATE_SECONDS, LATEST_SECONDS = 1.5, 3.0
 # So long that the first of the hanging sends is given up meanwhile.
-MESSAGES = 16
+MESSAGES = how_many(16, full=150)
 
 
 def assert_pace_was_kept(times: Iterable[list[float]]) -> None:
@@ -49,11 +50,11 @@ def test_sessions_whose_engine_hangs_for_as_long_as_a_send_may_take_delay_nobody
         served = [engine.session(f"s{number}", pacing=pace) for number in range(30)]
         for session in served:
             stack.submit(session, range(MESSAGES))
-        stack.wait_for(1, Status.UNCERTAIN, within_s=30)
+        stack.wait_for(1, Status.UNCERTAIN, within_s=SEND_SECONDS + 25)
         # Nobody waited for a hanging one to be given up, and all go on while they are.
         assert len(clocked.times) == len(served)
         assert stack.count(Status.SENT) < len(served) * MESSAGES
-        stack.wait_for(len(served) * MESSAGES, Status.SENT, within_s=50)
+        stack.wait_for(len(served) * MESSAGES, Status.SENT, within_s=3 * MESSAGES)
         stack.wait_for(hanging, Status.UNCERTAIN, within_s=30)
     for session in served:
         assert engine.ledger(session) == list(range(MESSAGES))

@@ -9,11 +9,14 @@ import pytest
 import redis
 from django.db import connection
 from psycopg import sql
+from rq import Queue
+from rq.serializers import JSONSerializer
 
-from sessions_app.models import DesiredState, LoopbackEntry, Message, Orphan, Session, Status, new_id
+from sessions_app.models import BackgroundTask, DesiredState, LoopbackEntry, Message, Orphan, Session, Status, new_id
 from sessions_app.queues import keys
 from sessions_app.queues.connection import deployment_id
 from sessions_app.services import sessions
+from tests.acceptance.engine import Engine
 from tests.acceptance.stack import ACTOR, Stack
 from tests.processes import Process, wait_until
 from tests.reconciliation_lab import in_order, newest_token, run_when_alone, texts_in_line, texts_of
@@ -123,6 +126,35 @@ def test_a_database_that_is_older_than_redis_sends_nothing_again_and_loses_nothi
     assert "5 messages may have been sent before the backup was restored" in worker.output
 
 
+@pytest.mark.fault(14)
+def test_a_worker_that_lives_through_it_sends_nothing_again(
+    stack: Stack, client: redis.Redis, backups: Backups, engine: Engine
+) -> None:
+    alpha, beta = engine.session("alpha"), engine.session("beta", desired_state="paused")
+    stack.submit(alpha, range(5))
+    stack.submit(beta, range(3))
+    backups.keep()
+    worker = stack.worker()
+    stack.wait_for(5, Status.SENT, within_s=60)
+    alpha.refresh_from_db()
+    sessions.act(alpha, "pause", actor=ACTOR)
+    wait_until(lambda: client.zcard(keys.DUE) == 0, 20, "nobody is due")
+    backups.go_back()
+    assert Message.objects.filter(status=Status.QUEUED).count() == 8
+
+    said = "5 messages may have been sent before the backup was restored"
+    wait_until(lambda: said in worker.output, 90, "the worker finds it older than Redis")
+    stack.submit(Session.objects.get(name="alpha"), [200])
+    sessions.act(Session.objects.get(name="beta"), "resume", actor=ACTOR)
+    ends = {"alpha": [*range(5), 200], "beta": [0, 1, 2]}
+    wait_until(lambda: {name: engine.ledger(name) for name in ends} == ends, 90, "what was not sent goes")
+    stack.wait_for(4, Status.SENT, within_s=30)
+    assert worker.is_running()
+    assert not client.exists(keys.queue_key("alpha"), keys.queue_key("beta"))
+    assert stack.count(Status.QUEUED, Status.SENDING) == 0
+    assert len(engine.accepted) == 9
+
+
 @pytest.mark.fault("14b")
 def test_another_database_on_the_same_redis_only_reports(
     stack: Stack, client: redis.Redis, backups: Backups, process: Callable[..., Process]
@@ -132,6 +164,9 @@ def test_another_database_on_the_same_redis_only_reports(
     client.rpush("rq:queue:wa:gone", "a job")
     client.rpush("queue:alpha", "an entry")
     ours = deployment_id()
+    # Their worker has a long act to do; in this Redis, somebody's job stands on the queue for these.
+    BackgroundTask.objects.create(kind="purge orphan", title="a long act", actor="x")
+    Queue("default", connection=client, serializer=JSONSerializer).enqueue("another.app.act", job_id="anothers")
     backups.keep()
     theirs = stack.environ["DATABASE_URL"].replace(str(connection.settings_dict["NAME"]), backups.kept)
     with psycopg.connect(theirs, autocommit=True) as other:
@@ -149,7 +184,9 @@ def test_another_database_on_the_same_redis_only_reports(
     worker = stack.worker(DATABASE_URL=theirs)
     assert "other_deployment" in reported.output
     assert f"this Redis belongs to the waqueue database {ours}" in reported.output
-    wait_until(lambda: f"belongs to the waqueue database {ours}" in worker.output, 60, "the worker says so")
+    refused = f"waits and tries again: this Redis belongs to the waqueue database {ours}"
+    for what in ("claiming", "looking for long acts"):
+        wait_until(lambda said=f"{what} {refused}": said in worker.output, 60, f"the worker says so when {what}")
     with psycopg.connect(theirs, autocommit=True) as other:
         assert other.execute("SELECT count(*) FROM wa_orphan").fetchone() == (0,)
         assert other.execute("SELECT DISTINCT status FROM wa_message").fetchall() == [("queued",)]

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.api_client import Answer
+from tests.lengths import outage_s
 from tests.processes import Process, cpu_seconds, rqworker, wait_until
 from tests.servers import Servers
 from tests.site import Site
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.acceptance
 
 NAMES = [f"school-{number}" for number in range(5)]
 # Longer than the silence after which a worker counts as dead, and than the longest wait between two tries.
-AWAY_S = 20.0
+AWAY_S = outage_s(20)
 # A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
 MOST_BUSY = 0.05
 

@@ -1,5 +1,6 @@
 """Redis that is away, silent, slow or torn off under load: workers wait, go on by themselves, and never spin."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +14,15 @@ from sessions_app.queues import keys
 from sessions_app.services.pacing import Pacing
 from tests.acceptance.stack import Stack
 from tests.factories import job_ids, line
-from tests.processes import cpu_seconds, wait_until
+from tests.lengths import outage_s
+from tests.processes import Process, cpu_seconds, wait_until
 from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 
 # The waits between two tries reach their longest, 2 s, within the first five seconds: from then on each second of an
-# outage is like the one before, and a minute of it proves no more.
-AWAY_S = 15.0
+# outage is like the one before.
+AWAY_S = outage_s(15)
 # A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
 MOST_BUSY = 0.05
 PACE_MS = 700
@@ -62,6 +64,11 @@ def assert_all_are_sent(stack: Stack, sessions: list[Session], each: int) -> Non
     assert set(Message.objects.values_list("attempts", flat=True)) == {1}
 
 
+def claimed_again(worker: Process) -> list[int]:
+    """After how many tries in vain it could claim again, each time."""
+    return [int(count) for count in re.findall(r"claiming works again after (\d+) failures", worker.output)]
+
+
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("go_away", [kill, silence])
 def test_while_redis_is_away_workers_wait_without_spinning_and_go_on_when_it_is_back(
@@ -84,6 +91,10 @@ def test_while_redis_is_away_workers_wait_without_spinning_and_go_on_when_it_is_
     assert stack.count(Status.SENT) < 1200
     come_back()
     assert_all_are_sent(stack, sessions, 120)
+    for worker in both:
+        wait_until(lambda worker=worker: claimed_again(worker), 30, "it says that it claims again")
+        # Ever more seldom, up to every second or two.
+        assert max(claimed_again(worker)) < AWAY_S + 15
     assert all(worker.is_running() for worker in both)
 
 
@@ -141,12 +152,14 @@ def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_i
     capped = stack.session("capped", pacing=Pacing(hourly_cap=5))
     stack.submit(capped, range(3))
     slow = stack.session("slow", delay_ms=3000)
+    # What is put right is put right by them, and not by the reconciliation of the next minute.
+    both = [stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="3600") for _ in range(2)]
+    wait_until(lambda: stack.count(Status.SENT) > 20, 60, "they send")
+    # In the midst of it: who is claimed, who is due when, and whose Redis it is, stands in what is kept, too.
     stack.redis.stop()
     old = stack.redis.folder / "old"
     shutil.copytree(stack.redis.data_dir, old)
     stack.redis.start()
-    # What is put right is put right by them, and not by the reconciliation of the next minute.
-    both = [stack.ready_worker(WAQUEUE_RECONCILE_SECONDS="3600") for _ in range(2)]
     wait_until(lambda: stack.count(Status.SENT) > 150 and len(stack.ledger(finished)) == 20, 60, "they send")
     wait_until(lambda: stack.ledger(capped) == [0, 1, 2] and stack.ledger(paced), 60, "a cap is half used")
     stack.submit(slow, range(2))

@@ -70,6 +70,10 @@ def test_each_session_ends_as_its_engine_has_it_and_a_healthy_one_keeps_its_pace
         hanging, stuck = troubled("stuck", FirstSo(waha_stub.silent))
         closed, refused = troubled("refused", answering(401, BAD_KEY))
         slow, slowed = troubled("slowed", slowing)
+        vague = [
+            troubled(f"vague{code}", FirstSo(how))
+            for code, how in ((502, answering(502, raw=b"")), (201, answering(201, {})))
+        ]
         strict, misdialled = troubled("misdialled", FirstSo(answering(400, BAD_NUMBER)))
         wait_until(lambda: all(one.arrived for one in (hanging, closed, slow, strict)), 30, "all of them are troubled")
 
@@ -104,6 +108,12 @@ def test_each_session_ends_as_its_engine_has_it_and_a_healthy_one_keeps_its_pace
         wait_until(lambda: states(stuck) == ends, 60, "all but that one are sent")
         assert hanging.ledger(stuck) == [0, 1, 2]
         assert told(stuck) == ["message.uncertain", "uncertain"]
+
+        # Neither taken nor refused, by its words: nobody knows either.
+        for its_engine, session in vague:
+            wait_until(lambda session=session: states(session) == ends, 60, "all but that one are sent")
+            assert its_engine.ledger(session) == [1, 2]
+            assert told(session) == ["message.uncertain", "uncertain"]
 
         # A bad key: nothing more goes until a person has mended it.
         assert states(refused) == [(Status.QUEUED, 0)] * 3

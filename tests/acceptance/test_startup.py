@@ -139,6 +139,7 @@ def test_commands_with_empty_stores_begin_no_reconciliation(servers: Servers, pr
     environ = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
     client = redis.Redis.from_url(valkey.url)
     stock_queue(client, "gone", "abc")
+    met = client.info("stats")["total_connections_received"]
     without_tables = [(words, 0) for words in HARMLESS if "--help" not in words]
     without_tables.append((["createsuperuser", "--noinput", "--username", "a", "--email", "a@example.com"], 1))
     for commands in (without_tables, [(["migrate", "-v", "0"], 0)]):
@@ -149,6 +150,7 @@ def test_commands_with_empty_stores_begin_no_reconciliation(servers: Servers, pr
             if code:
                 lacks = 'PostgreSQL lacks a table: relation "auth_user" does not exist. Run `manage.py migrate` first.'
                 assert one.output.splitlines()[-1] == lacks
+    assert client.info("stats")["total_connections_received"] == met
     assert client.llen("rq:queue:wa:gone") == 3
     with psycopg.connect(postgres.url) as database:
         assert database.execute("SELECT count(*) FROM wa_reconciliation").fetchone() == (0,)

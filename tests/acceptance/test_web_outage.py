@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.lengths import outage_s
 from tests.processes import Process, find_free_port, gunicorn, wait_until
 from tests.servers import Servers
 
 pytestmark = pytest.mark.acceptance
 
-AWAY_S = 16.0
+AWAY_S = outage_s(16)
 
 
 def manage(log: Path, environ: dict[str, str], *arguments: str) -> Process:

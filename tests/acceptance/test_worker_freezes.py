@@ -1,6 +1,7 @@
 """A worker that is stopped for so long that others take over, and then goes on: nothing is handed over twice for it."""
 
 import signal
+import time
 
 import pytest
 from django.db.models.functions import Now
@@ -9,6 +10,7 @@ from sessions_app.models import Attempt, Hold, InFlight, Message, Session, Statu
 from sessions_app.worker.sender import FROZEN_SECONDS
 from tests.acceptance.engine import Engine, Gate
 from tests.acceptance.stack import Stack
+from tests.lengths import freeze_s
 from tests.processes import Process, wait_until
 
 pytestmark = [
@@ -30,7 +32,9 @@ def outcomes(number: int) -> list[tuple[str, str]]:
 
 
 def thaw(worker: Process) -> None:
-    """Let it go on, and wait until it beats again."""
+    """Let it go on, when it was frozen for long enough after all else that was waited for, until it beats again."""
+    end = time.monotonic() + freeze_s(0)
+    wait_until(lambda: time.monotonic() > end, freeze_s(0) + 10, "the freeze lasts")
     thawed_at = Worker.objects.filter(pid=worker.pid).values_list(Now(), flat=True).get()
     worker.send(signal.SIGCONT)
     wait_until(Worker.objects.filter(pid=worker.pid, heartbeat_at__gt=thawed_at).exists, 30, "it beats again")
@@ -80,7 +84,8 @@ def test_frozen_after_its_fence_it_puts_back_when_nobody_has_judged_it(stack: St
     # As PostgreSQL's clock has it, which is no other than the worker's.
     fenced = Attempt.objects.annotate(now=Now())
     age = lambda: (fenced.get().now - fenced.get().fenced_at).total_seconds()  # noqa: E731
-    wait_until(lambda: age() > FROZEN_SECONDS + 1, 60, "it is frozen for too long")
+    too_long = freeze_s(FROZEN_SECONDS + 1)
+    wait_until(lambda: age() > too_long, too_long + 60, "it is frozen for too long")
     frozen.send(signal.SIGCONT)
     stack.wait_for(3, Status.SENT, within_s=60)
     assert engine.ledger(session) == [0, 1, 2]
