@@ -56,7 +56,9 @@ def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
         try:
             _put_right(report, finding, rewritten, policy=policy, legacy_policy=legacy_policy)
         except Exception as error:
-            if isinstance(error, OtherDeployment) or not _may_go_on():
+            # While a database is older than Redis, jobs that are put hide what was sent.
+            must_end = isinstance(error, OtherDeployment) or finding.kind == FindingKind.OLDER_DATABASE
+            if must_end or not _may_go_on():
                 raise
             finding.action, finding.detail = FAILED_ACTION, primary_message(error)
             # Where it went wrong, without the error's own text: that may quote what stands in the queue.
