@@ -89,7 +89,10 @@ def begin(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: boo
     """Write down that a detected orphan is being archived, and to which key its list is renamed. Raises Conflict."""
     with transaction.atomic():
         lock_name(orphan.session_name)
-        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        locked = Orphan.objects.select_for_update().filter(pk=orphan.pk).first()
+        if locked is None:
+            # A reconciliation has met its session, and forgot it.
+            raise Conflict("this orphan is none any more: its queue has a session")
         if locked.state != OrphanState.DETECTED:
             raise Conflict(f"this orphan is {locked.state} already", state=locked.state)
         owned = Session.objects.alive().filter(name=orphan.session_name).exists()

@@ -1,0 +1,104 @@
+"""A session takes over what stands under its name while a reconciliation is at the same queue: nothing is lost."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from django.db import transaction
+
+from sessions_app.models import FindingKind, Orphan, OrphanState, Session
+from sessions_app.reconciliation import repair
+from sessions_app.reconciliation.repair import Policy
+from sessions_app.reconciliation.report import Finding
+from sessions_app.services import orphans, sessions
+from sessions_app.services.orphans import archiving
+from tests.factories import ACTOR, Threads, wait_until_blocked
+from tests.orphan_lab import rq_detected
+from tests.reconciliation_lab import run, texts_of
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready"), pytest.mark.fault(17)]
+
+NINE = [str(number) for number in range(9)]
+
+
+def before(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], Any]) -> None:
+    """Let `act` be done just before the next archiving comes to `step`."""
+    real = getattr(archiving, step)
+
+    def act_first(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(archiving, step, real)
+        act()
+        return real(*args, **options)
+
+    monkeypatch.setattr(archiving, step, act_first)
+
+
+def make_gone() -> Session:
+    """A session that has not looked yet at what stands under its name."""
+    session, _ = sessions.create(name="gone", actor=ACTOR, adopts=False)
+    return session
+
+
+def take_over(orphan: Orphan) -> Orphan:
+    """As a session does with a long list: it is renamed away, and copied later."""
+    begun = archiving.begin(orphan, is_for_its_session=True)
+    archiving.set_aside(begun, is_for_its_session=True)
+    return begun
+
+
+def archive_in_vain(orphan: Orphan) -> None:
+    """As a reconciliation whose queue has got a session since it looked."""
+    finding = Finding(FindingKind.ORPHAN_QUEUE)
+    assert repair._archive(orphan, finding, Policy.ARCHIVE) is None
+    assert finding.action == "no orphan any more"
+
+
+# The row
+
+
+def test_a_row_that_its_session_has_taken_over_is_not_deleted(redis_client: redis.Redis) -> None:
+    orphan = rq_detected(redis_client)
+    make_gone()
+    begun = take_over(orphan)
+    archive_in_vain(orphan)
+    archiving.finish_archiving(begun, is_for_its_session=True)
+    assert texts_of(Orphan.objects.get(state=OrphanState.ARCHIVED)) == NINE
+
+
+def test_a_row_that_its_session_takes_over_at_that_moment_is_not_deleted(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan, archive = rq_detected(redis_client), orphans.archive
+    make_gone()
+    refused, locked = threading.Event(), threading.Event()
+
+    def archive_and_stand_still(*args: Any, **options: Any) -> Orphan:
+        try:
+            return archive(*args, **options)
+        finally:
+            refused.set()
+            assert locked.wait(30)
+
+    monkeypatch.setattr(orphans, "archive", archive_and_stand_still)
+    thread = Threads([lambda: archive_in_vain(orphan)])
+    assert refused.wait(30)
+    with transaction.atomic():
+        begun = archiving.begin(orphan, is_for_its_session=True)
+        locked.set()
+        wait_until_blocked()
+    assert thread.join() == [None]
+    archiving.finish_archiving(begun, is_for_its_session=True)
+    assert texts_of(Orphan.objects.get(state=OrphanState.ARCHIVED)) == NINE
+
+
+def test_a_session_is_made_also_when_the_row_that_it_takes_over_is_deleted(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = rq_detected(redis_client)
+    before(monkeypatch, "begin", lambda: archive_in_vain(orphan))
+    _, adopted = sessions.create(name="gone", actor=ACTOR)
+    assert adopted is not None and not Orphan.objects.exists()
+    run()
+    assert texts_of(Orphan.objects.get()) == NINE
