@@ -8,15 +8,17 @@ import pytest
 import redis
 from django.db import transaction
 
+from sessions_app.exceptions import Conflict
 from sessions_app.models import FindingKind, Orphan, OrphanState, Session
 from sessions_app.reconciliation import repair
 from sessions_app.reconciliation.repair import Policy
 from sessions_app.reconciliation.report import Finding
-from sessions_app.services import orphans, sessions
+from sessions_app.services import orphans, sessions, tasks
 from sessions_app.services.orphans import archiving
+from sessions_app.services.orphans.adopting import adopt
 from tests.factories import ACTOR, Threads, wait_until_blocked
 from tests.orphan_lab import rq_detected
-from tests.reconciliation_lab import run, texts_of
+from tests.reconciliation_lab import found, run, stock_queue, texts_in_line, texts_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready"), pytest.mark.fault(17)]
 
@@ -102,3 +104,63 @@ def test_a_session_is_made_also_when_the_row_that_it_takes_over_is_deleted(
     assert adopted is not None and not Orphan.objects.exists()
     run()
     assert texts_of(Orphan.objects.get()) == NINE
+
+
+# The list
+
+
+def copy_a_part(orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker that is killed when it has copied the first part of a list that was taken over."""
+
+    def die(step: str) -> None:
+        if step == "archive: part copied":
+            raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(archiving.crash_points, "reach", die)
+        archiving.finish_archiving(take_over(orphan), is_for_its_session=True)
+
+
+@pytest.mark.parametrize("count", [9, 700])
+def test_who_left_a_list_to_its_session_does_not_end_the_archiving_that_the_session_has_begun(
+    count: int, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [str(number) for number in range(count)]
+    orphan = rq_detected(redis_client, texts)
+    before(monkeypatch, "set_aside", make_gone)
+    before(monkeypatch, "_conclude", lambda: take_over(orphan) if count == 9 else copy_a_part(orphan, monkeypatch))
+    with pytest.raises(Conflict, match="goes on"):
+        orphans.archive(orphan)
+    (staged,) = redis_client.scan_iter("waqueue:archive:*")
+    assert redis_client.llen(staged) == count == len(list(redis_client.scan_iter("rq:job:*")))
+    orphan.refresh_from_db()
+    archiving.finish_archiving(orphan, is_for_its_session=True)
+    assert (orphan.state, texts_of(orphan)) == ("archived", texts)
+    assert not redis_client.exists(staged) and list(redis_client.scan_iter("rq:job:*")) == []
+
+
+def test_a_session_gets_back_what_it_took_over_while_a_reconciliation_was_at_it(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "LARGE", 5)
+    stock_queue(redis_client, "gone", NINE)
+    before(monkeypatch, "set_aside", make_gone)
+    adopted = []
+    before(monkeypatch, "_conclude", lambda: adopted.append(adopt(Session.objects.get(), actor=ACTOR)))
+    assert found(run()) == [("orphan_queue", "gone", 9, "no orphan any more")]
+    tasks.run(adopted[0].tasks[0].pk)
+    assert texts_in_line(Session.objects.get()) == NINE
+    assert found(run()) == []
+
+
+def test_what_its_session_comes_too_late_to_take_over_is_kept_for_a_person(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = rq_detected(redis_client)
+    before(monkeypatch, "set_aside", make_gone)
+    begun = []
+    before(monkeypatch, "_copy", lambda: begun.append(archiving.begin(orphan, is_for_its_session=True)))
+    assert orphans.archive(orphan).state == OrphanState.VANISHED
+    archiving.finish_archiving(begun[0], is_for_its_session=True)
+    run()
+    assert texts_of(Orphan.objects.get(state=OrphanState.ARCHIVED)) == NINE

@@ -110,14 +110,15 @@ def finish_archiving(orphan: Orphan, *, is_for_its_session: bool = False) -> Orp
     """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable.
 
     Somebody else may be at the same one: whoever comes second to a step finds the orphan archived, and leaves it so.
+    Raises Conflict where the list, left alone as its session's, was renamed by the session since.
     """
     staging = bytes(orphan.staging_key)
     if orphan.state == OrphanState.DETECTED:
         set_aside(orphan, is_for_its_session=is_for_its_session)
         crash_points.reach("archive: list renamed")
-        _copy(orphan, staging)
+        copied = _copy(orphan, staging)
         crash_points.reach("archive: list copied")
-        _conclude(orphan)
+        _conclude(orphan, copied)
         crash_points.reach("archive: row archived")
         orphan.refresh_from_db()
     if not orphan.is_cleaned:
@@ -167,7 +168,8 @@ def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
     return {names[name]: raw for name, raw in OrphanEntry.objects.raw_of(orphan, list(names)).items()}
 
 
-def _copy(orphan: Orphan, staging: bytes) -> None:
+def _copy(orphan: Orphan, staging: bytes) -> int:
+    """Keep what stands in the renamed list; return how many entries that was. Raises QueueUnavailable."""
     is_rq = orphan.source == OrphanSource.RQ
     equals: Counter[str] = Counter()
     start = 0
@@ -181,22 +183,26 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
         with part_of_an_act():
             if _is_archived(orphan):
                 # And maybe restored or purged since: what was read before that is not to come back.
-                return
+                return start
             OrphanEntry.objects.keep(orphan, new)
         start += len(parsed)
         crash_points.reach("archive: part copied")
+    return start
 
 
 def _is_own(entry: OrphanEntry) -> bool:
     return entry.duplicate_of == own_id(entry.job_id)
 
 
-def _conclude(orphan: Orphan) -> None:
+def _conclude(orphan: Orphan, copied: int) -> None:
     now = timezone.now()
     with transaction.atomic():
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         if locked.state != OrphanState.DETECTED:
             return
+        if lists.length(bytes(locked.staging_key)) > copied:
+            # Who renames holds the row too: what is not there now is not renamed any more.
+            raise Conflict(f"the session {locked.session_name!r} has begun to take this queue over, and goes on")
         summarise(locked)
         if locked.messages:
             locked.state = OrphanState.ARCHIVED
