@@ -106,6 +106,25 @@ def test_a_session_is_made_also_when_the_row_that_it_takes_over_is_deleted(
     assert texts_of(Orphan.objects.get()) == NINE
 
 
+def test_what_is_seen_again_writes_nothing_into_a_row_that_was_archived_meanwhile(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = rq_detected(redis_client)
+    get_or_create = Orphan.objects.get_or_create
+
+    def get_and_archive(**options: Any) -> tuple[Orphan, bool]:
+        row = get_or_create(**options)
+        assert isinstance(Threads([lambda: orphans.archive(orphan)]).join()[0], Orphan)
+        return row
+
+    monkeypatch.setattr(Orphan.objects, "get_or_create", get_and_archive)
+    archiving.detect(
+        bytes(orphan.key), session_name="gone", source=orphan.source, reason="", messages=1, now=orphan.last_seen_at
+    )
+    orphan.refresh_from_db()
+    assert (orphan.state, orphan.messages) == ("archived", 9)
+
+
 # The list
 
 

@@ -64,7 +64,9 @@ def detect(
         if is_new:
             _tell(EventKind.QUEUE_ORPHANED, orphan)
         else:
-            Orphan.objects.filter(pk=orphan.pk).update(messages=messages, last_seen_at=now)
+            # One that was archived meanwhile has counted what it holds.
+            seen = Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DETECTED)
+            seen.update(messages=messages, last_seen_at=now)
             orphan.messages = messages
     return orphan, is_new
 
