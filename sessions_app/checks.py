@@ -5,6 +5,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import Error as DatabaseError
+from django.db import connection
 
 from sessions_app.exceptions import QueueUnavailable
 from sessions_app.queues import durability
@@ -69,3 +71,23 @@ def check_redis(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     except QueueUnavailable:
         return []
     return [Warning(what, hint=hint, id=number) for what, hint, number in (_REDIS[weakness] for weakness in found)]
+
+
+@register(Tags.database, deploy=True)
+def check_postgresql(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """A PostgreSQL that does not wait for the disk loses what was promised when its machine fails."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW fsync")
+            (fsync,) = cursor.fetchone()
+    except DatabaseError:
+        return []
+    if fsync == "on":
+        return []
+    return [
+        Warning(
+            "PostgreSQL does not wait for its disk (`fsync = off`).",
+            hint="Set `fsync = on`: after a crash of its machine, accepted messages are gone or sent twice.",
+            id="waqueue.W005",
+        )
+    ]

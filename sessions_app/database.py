@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 from django.db import connections, transaction
 
+from waqueue.postgresql.base import WAITS_FOR_THE_DISK
+
 # What Django's parameters hold for its own cursors and pool, and an async connection must not get.
 _DJANGO_ONLY = ("cursor_factory", "context", "pool", "prepare_threshold")
 # No transaction of ours takes longer; one that does belongs to a process that was stopped in the middle of it.
@@ -49,6 +51,7 @@ async def connect(*, lock_timeout_ms: int = 0, name: str = "waqueue") -> psycopg
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         settings["transaction_timeout"] = f"{LONGEST_SECONDS}s"
     await _set(connection, settings)
+    await connection.execute(f"SELECT {WAITS_FOR_THE_DISK}")
     return connection
 
 
@@ -106,6 +109,11 @@ def await_disk() -> None:
     with transaction.get_connection().cursor() as cursor:
         # A commit waits for all before it, but only one that has something of its own to write.
         cursor.execute("SELECT pg_logical_emit_message(true, 'waqueue', '')")
+
+
+def writable(text: str) -> str:
+    """A text as PostgreSQL can take it: an engine may answer anything."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 async def _set(connection: psycopg.AsyncConnection[Any], settings: dict[str, str]) -> None:

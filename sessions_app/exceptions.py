@@ -146,6 +146,12 @@ class OtherDeployment(QueueUnavailable):
     code = "other_deployment"
 
 
+class OlderDatabase(QueueUnavailable):
+    """This database was restored from a backup that is older than Redis: what was sent since has to be found first."""
+
+    code = "older_database"
+
+
 class SendError(WaqueueError):
     """A transport did not get the message accepted. `provider_code` is the engine's own word for why."""
 

@@ -100,11 +100,11 @@ def test_a_reconciliation_waits_for_no_session_that_is_being_made(
     copying, going = threading.Event(), threading.Event()
     copy = archiving._copy
 
-    def copy_slowly(orphan: Orphan, staging: bytes) -> None:
+    def copy_slowly(orphan: Orphan, staging: bytes) -> int:
         if threading.current_thread() is thread:
             copying.set()
             assert going.wait(30)
-        copy(orphan, staging)
+        return copy(orphan, staging)
 
     answers: list[Any] = []
 

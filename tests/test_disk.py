@@ -1,9 +1,12 @@
 """Commits that do not wait for the disk: only those of parts of an act, and nobody is told before it is there."""
 
+import asyncio
+
 import pytest
+from django.core import checks
 from django.db import connection, transaction
 
-from sessions_app.database import await_disk, part_of_an_act
+from sessions_app.database import await_disk, connect, part_of_an_act
 from sessions_app.models import Event
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,3 +39,33 @@ def test_what_was_committed_is_on_disk_when_it_was_waited_for() -> None:
         written = asked("SELECT pg_current_wal_insert_lsn()")
         await_disk()
         assert asked(f"SELECT pg_current_wal_flush_lsn() >= '{written}'") == "True"
+
+
+def test_commits_wait_for_the_disk_whatever_the_role_was_told_and_a_stricter_choice_stays() -> None:
+    for chosen, kept in (("off", "on"), ("remote_apply", "remote_apply")):
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER ROLE CURRENT_USER SET synchronous_commit = {chosen}")
+        try:
+            connection.close()
+            connection.close_pool()
+            assert asked("SHOW synchronous_commit") == kept
+            assert asyncio.run(asked_by_a_worker("SHOW synchronous_commit")) == kept
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+            connection.close()
+            connection.close_pool()
+
+
+async def asked_by_a_worker(question: str) -> str:
+    async with await connect() as its_own:
+        row = await (await its_own.execute(question)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_server_that_does_not_wait_for_its_disk_is_told_of_by_the_check() -> None:
+    # The suite's own server is such a one: nothing of it has to outlive its machine.
+    is_off = asked("SHOW fsync") == "off"
+    found = [one.id for one in checks.run_checks(include_deployment_checks=True) if one.id == "waqueue.W005"]
+    assert found == ["waqueue.W005"] * is_off

@@ -11,7 +11,8 @@ from django.db import connections
 from django.utils import timezone
 
 from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Status
-from sessions_app.queues.dispatch import DispatchQueues, GiveBack
+from sessions_app.queues import keys
+from sessions_app.queues.dispatch import AGAIN_MS, DispatchQueues, GiveBack
 from sessions_app.services.pacing import Pacing
 from sessions_app.worker import dispatcher as dispatching
 from sessions_app.worker import landing
@@ -190,6 +191,70 @@ def test_a_database_that_turns_out_to_be_older_is_doubted_at_once() -> None:
     doubted, (back,) = asyncio.run(act())
     assert doubted and back.delay_ms == 1000
     assert not Attempt.objects.exists()
+
+
+@pytest.mark.fault(14)
+def test_a_database_that_lost_a_fence_of_a_message_that_was_handed_over_does_not_send_it_again(
+    redis_client: redis.Redis,
+) -> None:
+    session, (message, _) = session_with("one", "two")
+
+    async def act() -> None:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            # Redis has heard of none of the attempts of this worker; the newest of them was lost with the server.
+            loop.known_token = 5
+            loop.doubt()
+            await loop._claim(10)
+            assert not loop.flights
+            await loop.close()
+
+    asyncio.run(act())
+    message.refresh_from_db()
+    assert message.status == Status.UNCERTAIN
+    assert not Attempt.objects.exists()
+    assert int(redis_client.hget(keys.META, "mark") or 0) == 5
+    assert session.messages.filter(status=Status.QUEUED).count() == 1
+
+
+@pytest.mark.fault(14)
+def test_a_message_whose_outcome_the_database_has_lost_is_uncertain_and_not_put_back() -> None:
+    session_with("one", "two")
+
+    async def act() -> list[Any]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            await loop._fence(claimed("s"))
+            await until(lambda: loop.landing._results, 10, "it was sent")
+            before = await own.execute("SELECT * FROM wa_in_flight")
+            loop.landing._after(await loop.landing._write(loop.landing.stores[0], loop.landing._take_batch()))
+            assert not loop.flights and not await own.execute("SELECT * FROM wa_in_flight")
+            # As a replica has it that was promoted, and had not heard of the last commit.
+            places = ", ".join(["%s"] * len(before[0]))
+            await own.execute(f"INSERT INTO wa_in_flight VALUES ({places})", list(before[0]))
+            await own.execute("UPDATE wa_attempt SET outcome = '', finished_at = NULL")
+            await own.execute("UPDATE wa_message SET status = 'sending' WHERE status = 'sent'")
+            await loop._return_unanswered()
+            lost = loop.landing._take_batch()
+            await settle(own.connection, lost)
+            await loop.close()
+            return lost
+
+    (lost,) = asyncio.run(act())
+    assert lost.outcome == "uncertain"
+    assert list(Message.objects.order_by("seq").values_list("status", flat=True)) == ["uncertain", "queued"]
+
+
+@pytest.mark.fault(14)
+def test_a_session_that_another_worker_has_in_flight_is_due_again_while_that_still_counts_as_in_hand() -> None:
+    async def act() -> int | None:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            delay = loop._delay(Waiting(claimed("s")[0], Verdict.IN_FLIGHT, delay_ms=59_000))
+            await loop.close()
+            return delay
+
+    assert asyncio.run(act()) == AGAIN_MS
 
 
 def test_what_is_fenced_after_the_worker_was_told_to_stop_is_put_back_unsent() -> None:

@@ -74,6 +74,22 @@ def test_a_settle_written_twice_does_not_undo_what_a_person_did_in_between() -> 
 # Late
 
 
+def test_what_is_said_too_late_takes_nothing_away_of_what_the_engine_answered() -> None:
+    session_with("one")
+
+    async def act() -> None:
+        async with workers(1) as (worker,):
+            flight = await worker.fence_one()
+            await worker.settle(accepted(flight, "engine-1"))
+            await worker.settle(refused(flight, OutcomeUnknown("its worker died")))
+
+    asyncio.run(act())
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.late_outcome) == ("sent", "uncertain")
+    assert (attempt.provider_id, attempt.error_detail) == ("engine-1", "its worker died")
+    assert Message.objects.get().status == Status.SENT
+
+
 def test_a_late_answer_settles_an_uncertain_message() -> None:
     _, (message,) = session_with("one")
 

@@ -352,3 +352,25 @@ def test_the_history_and_the_page_show_each_question(waha: WahaStub, admin_clien
     shown = text_of(admin_client.get(f"/admin/sessions_app/message/{message.pk}/change/"))
     for words in ("Look-up 1", "Look-up 3", "the engine does not know it", "the engine has it", "sent to WhatsApp"):
         assert words in shown, words
+
+
+def test_whatever_an_engine_says_is_kept_and_keeps_no_other_answer_from_being_kept() -> None:
+    for name in ("a", "b"):
+        become(submit(make_session(name), "text")[0], Status.UNCERTAIN, token=1, attempts=1)
+    look_ups.plan()
+    let_it_be_due()
+    odd, plain = look_ups.take(10)
+    look_ups.write([Answer(odd, None, "no text: \x00 \ud800"), Answer(plain, None, "text")])
+    asked = LookUp.objects.exclude(asked_at=None).order_by("pk").values_list("detail", flat=True)
+    assert list(asked) == ["no text: \ufffd ?", "text"]
+
+
+def test_an_answer_that_cannot_be_kept_keeps_no_other_from_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        become(submit(make_session(name), "text")[0], Status.UNCERTAIN, token=1, attempts=1)
+    look_ups.plan()
+    let_it_be_due()
+    refused, kept = look_ups.take(10)
+    monkeypatch.setattr(look_ups, "writable", lambda text: text)
+    look_ups.write([Answer(refused, None, "\x00"), Answer(kept, None, "text")])
+    assert list(LookUp.objects.exclude(asked_at=None).values_list("pk", flat=True)) == [kept.pk]

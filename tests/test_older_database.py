@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -9,9 +10,10 @@ from django.db import connection
 from django.utils import timezone
 
 from sessions_app.database import connect
-from sessions_app.models import Message, Session, Status
-from sessions_app.queues import keys
-from sessions_app.reconciliation import older_database
+from sessions_app.exceptions import OlderDatabase, QueueUnavailable
+from sessions_app.models import Deployment, Message, Session, Status
+from sessions_app.queues import keys, mirror
+from sessions_app.reconciliation import older_database, rebuild
 from sessions_app.reconciliation.stranded import signal_stranded
 from sessions_app.worker.fence import newest_token as newest_token_of_the_fence
 from tests.factories import job_ids, line, make_session, submit
@@ -85,6 +87,36 @@ def test_nobody_puts_jobs_while_the_database_is_older_and_so_hides_what_was_sent
     assert picture_of_redis(redis_client) == before
     run()
     assert Message.objects.filter(status=Status.UNCERTAIN).count() == 4
+
+
+def test_when_it_cannot_be_found_what_was_sent_no_job_is_put_before_it_is(
+    alpha: Session, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_client.delete(QUEUE, keys.DUE, *(keys.job_key(job) for job in line(alpha)))
+    redis_client.hset(keys.META, "mark", newest_token() + 1000)
+    read, failures = mirror.job_ids, iter([QueueUnavailable("Redis takes too long")])
+
+    def fail_once(*arguments: Any, **options: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(older_database.mirror, "job_ids", fail_once)
+    with pytest.raises(QueueUnavailable):
+        run()
+    assert not redis_client.exists(QUEUE)
+    run()
+    assert Message.objects.filter(status=Status.UNCERTAIN).count() == 4
+
+
+def test_no_queue_is_written_anew_from_a_database_that_is_older(alpha: Session, redis_client: redis.Redis) -> None:
+    redis_client.delete(QUEUE, keys.DUE, *(keys.job_key(job) for job in line(alpha)))
+    redis_client.hset(keys.META, "mark", newest_token() + 1000)
+    for write in (lambda: rebuild.rebuild("another"), lambda: rebuild.rebuild_session(alpha, redis_client)):
+        with pytest.raises(OlderDatabase):
+            write()
+    assert not redis_client.exists(QUEUE)
+    assert Deployment.current().redis_generation != "another"
 
 
 @pytest.mark.parametrize(("due_in_ms", "doubted"), [(10_000, 1), (60_000, 0)])

@@ -137,8 +137,8 @@ def test_a_job_whose_id_is_taken_again_while_it_is_archived_keeps_its_new_conten
         queue.enqueue("a.b", to="+51930246633", text=text, job_id=job)
     conclude = archiving._conclude
 
-    def conclude_late(orphan: Orphan) -> None:
-        conclude(orphan)
+    def conclude_late(orphan: Orphan, copied: int) -> None:
+        conclude(orphan, copied)
         monkeypatch.undo()
         queue.enqueue("a.b", to="+51930246633", text="november", job_id="report")
 

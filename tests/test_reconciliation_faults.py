@@ -266,9 +266,9 @@ def test_the_renamed_list_of_a_finished_archive_that_comes_back_is_deleted_once(
     kept: dict[bytes, bytes] = {}
     conclude = orphans.archiving._conclude
 
-    def remember(orphan: Orphan) -> None:
+    def remember(orphan: Orphan, copied: int) -> None:
         kept.update({key: redis_client.dump(key) for key in redis_client.scan_iter("waqueue:archive:*")})
-        conclude(orphan)
+        conclude(orphan, copied)
 
     monkeypatch.setattr(orphans.archiving, "_conclude", remember)
     run()

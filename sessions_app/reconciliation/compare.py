@@ -163,7 +163,11 @@ class _Look:
 
     def report(self, report: Report, first: "_Look") -> None:
         """What was there in both looks."""
+        begun = {orphan.pk for orphan in first.unfinished}
         for orphan in self.unfinished:
+            if orphan.pk not in begun:
+                # Whoever has begun it a moment ago is at it.
+                continue
             report.add(
                 self._kind_of(orphan), queue=orphan.queue, session=orphan.session_name, messages=orphan.messages,
                 key=bytes(orphan.staging_key), detail="an archiving that was begun",

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import redis
 from django.db import connection, transaction
 
+from sessions_app.exceptions import OlderDatabase
 from sessions_app.models import OPEN, Deployment, Event, EventKind, Message, Mirrored, Session, read_mirrored
 from sessions_app.queues import inspect, lists, mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.queues.replacement import Replacements, is_abandoned
+from sessions_app.reconciliation import older_database
 from sessions_app.reconciliation.difference import known_rows
 from sessions_app.reconciliation.mend import mend
 from sessions_app.reconciliation.mirrors import differences
@@ -31,7 +33,7 @@ def rebuild(generation: str) -> int | None:
     """Put Redis right if `generation` is not the one it was last put right for.
 
     Returns how many messages the mirror then holds, None when there was nothing to do or another process does it.
-    Raises QueueUnavailable, OtherDeployment and database errors; it may be called again after any of them.
+    Raises QueueUnavailable, OtherDeployment, OlderDatabase and database errors; it may be called again after any.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
@@ -73,12 +75,15 @@ def _rebuild(generation: str, *, is_first: bool) -> int:
     # Redis may have come back with old data, also of sessions that have nothing to send any more.
     names = inspect.session_queue_names(client=client).difference(session.name for session in with_open)
     _mend(list(Session.objects.alive().filter(name__in=[name for name in names if "\0" not in name])), client)
-    Deployment.objects.update(redis_generation=generation)
-    if not is_first or count:
-        Event.objects.create(
-            kind=EventKind.QUEUES_REBUILT,
-            data={"sessions": len(with_open), "messages": count, "generation": generation},
-        )
+    is_told = not is_first or count > 0
+    with transaction.atomic():
+        Deployment.objects.update(redis_generation=generation)
+        if is_told:
+            Event.objects.create(
+                kind=EventKind.QUEUES_REBUILT,
+                data={"sessions": len(with_open), "messages": count, "generation": generation},
+            )
+    if is_told:
         log.warning("Redis was wiped or restarted: %d messages of %d sessions were rebuilt", count, len(with_open))
     return count
 
@@ -86,7 +91,7 @@ def _rebuild(generation: str, *, is_first: bool) -> int:
 def rebuild_session(session: Session, client: redis.Redis) -> int:
     """Write the mirror of one session anew, in order; return how many jobs it was written with.
 
-    Raises QueueUnavailable, OtherDeployment and database errors.
+    Raises QueueUnavailable, OtherDeployment, OlderDatabase and database errors.
     """
     return _write_anew([session], client)
 
@@ -97,6 +102,9 @@ def _write_anew(sessions: Sequence[Session], client: redis.Redis) -> int:
     They are written beside the old lists and swapped in. What was put or taken out meanwhile went into an old list, or
     out of it, and is mended after.
     """
+    # Jobs that are put before what may have been sent is uncertain would hide that it was.
+    if older_database.is_older(inspect.meta(client=client).mark):
+        raise OlderDatabase("the database is older than Redis: no queue is written before that is resolved")
     names = {session.pk: session.name for session in sessions}
     count = 0
     replacements = Replacements(names.values(), client)

@@ -5,7 +5,7 @@ import traceback
 from enum import StrEnum
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from sessions_app.exceptions import Conflict, OtherDeployment, WaqueueError, primary_message
@@ -56,7 +56,9 @@ def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
         try:
             _put_right(report, finding, rewritten, policy=policy, legacy_policy=legacy_policy)
         except Exception as error:
-            if isinstance(error, OtherDeployment) or not _may_go_on():
+            # While a database is older than Redis, jobs that are put hide what was sent.
+            must_end = isinstance(error, OtherDeployment) or finding.kind == FindingKind.OLDER_DATABASE
+            if must_end or not _may_go_on():
                 raise
             finding.action, finding.detail = FAILED_ACTION, primary_message(error)
             # Where it went wrong, without the error's own text: that may quote what stands in the queue.
@@ -155,7 +157,7 @@ def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> Orphan | None:
         # Its session was made meanwhile: its queue is none of ours any more.
         finding.detail = error.detail
         finding.action = "no orphan any more"
-        Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DETECTED).delete()
+        _forget(orphan)
         return None
     finding.action, finding.messages = "archived", archived.messages
     finding.detail = f"orphan {archived.pk}"
@@ -166,6 +168,15 @@ def _archive(orphan: Orphan, finding: Finding, policy: Policy) -> Orphan | None:
         orphans.purge(archived, expected=archived.messages, actor=ACTOR)
         finding.action = "purged"
     return archived
+
+
+def _forget(orphan: Orphan) -> None:
+    """Delete the row of a queue that is its session's, unless the session archives it: it leads to messages then."""
+    with transaction.atomic():
+        # Locked before it is looked at: a deletion by Django looks first, and deletes what it saw whatever that is now.
+        locked = Orphan.objects.select_for_update().filter(pk=orphan.pk, state=OrphanState.DETECTED, staging_key=b"")
+        if (row := locked.first()) is not None:
+            row.delete()
 
 
 def _legacy(finding: Finding, policy: Policy) -> Orphan | None:

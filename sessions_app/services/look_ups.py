@@ -3,18 +3,22 @@
 A find is a receipt like any other. Anything else is evidence for the person who decides.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.db.models.functions import Now
 
+from sessions_app.database import writable
 from sessions_app.models import LookUp, LookUpOutcome, Status
 from sessions_app.services import receipts
 from sessions_app.transports import registry
 from sessions_app.transports.base import Finding, ReceiptIn
+
+log = logging.getLogger(__name__)
 
 # A worker that dies while it asks leaves the question due again by itself.
 _ANSWERED_WITHIN = timedelta(seconds=60)
@@ -82,10 +86,16 @@ def _is_open(look_up: LookUp) -> bool:
 
 
 def write(answers: Sequence[Answer]) -> None:
-    """Keep what was answered; resolve what was found, and plan the next question about what was not."""
+    """Keep what was answered; resolve what was found, and plan the next question about what was not.
+
+    One that cannot be kept keeps none of the others: its question comes due again. Raises the errors of django.db.
+    """
     for answer in answers:
-        with transaction.atomic():
-            _write(answer)
+        try:
+            with transaction.atomic():
+                _write(answer)
+        except (DataError, ValueError):
+            log.exception("an answer about message %s could not be kept", answer.look_up.message_id)
 
 
 def _write(answer: Answer) -> None:
@@ -97,11 +107,11 @@ def _write(answer: Answer) -> None:
     else:
         outcome, detail = LookUpOutcome.FOUND, finding.detail
     still_open = LookUp.objects.filter(pk=look_up.pk, asked_at=None)
-    if not still_open.update(asked_at=Now(), outcome=outcome, detail=detail[:500]):
+    if not still_open.update(asked_at=Now(), outcome=outcome, detail=writable(detail)[:500]):
         # It took so long that somebody else has asked.
         return
     if finding is not None and finding.stage is not None:
-        receipt = ReceiptIn(finding.provider_id, finding.stage, f"look-up {look_up.pk}")
+        receipt = ReceiptIn(writable(finding.provider_id), finding.stage, f"look-up {look_up.pk}")
         receipts.record(look_up.session, receipt, found=look_up.message_id)
         return
     seconds: list[float] = settings.WAQUEUE_LOOK_UP_SECONDS

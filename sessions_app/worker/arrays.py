@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from sessions_app.database import writable
+
 
 def numbers(values: Iterable[object]) -> str:
     """An array of numbers, truth values or UUIDs, whose text needs no quoting."""
@@ -9,12 +11,11 @@ def numbers(values: Iterable[object]) -> str:
 
 
 def texts(values: Iterable[str]) -> str:
-    """An array of texts. Whatever PostgreSQL cannot take is replaced: an engine may answer anything."""
+    """An array of texts. Whatever PostgreSQL cannot take is replaced."""
     return "{" + ",".join([_quoted(str(value)) for value in values]) + "}"
 
 
 def _quoted(text: str) -> str:
     if text.isalnum() and text.isascii() and text.lower() != "null":
         return text
-    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + writable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

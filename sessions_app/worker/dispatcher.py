@@ -21,7 +21,7 @@ from sessions_app import crash_points
 from sessions_app.database import end
 from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, ObservedState
-from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack
+from sessions_app.queues.dispatch import AGAIN_MS, Claim, ClaimedSession, DispatchQueues, GiveBack
 from sessions_app.reconciliation import older_database
 from sessions_app.services import quiet_hours
 from sessions_app.transports.base import Transport
@@ -48,6 +48,7 @@ _AVOID_SECONDS = 10.0
 _AVOID_MS = 2_000
 # Somebody is changing the first message just now: it takes milliseconds.
 _OVERTAKEN_MS = 100
+_LOST = "it was handed over, and PostgreSQL has lost what came of it"
 # So many wait for their transport that this one is not even parked.
 _BUSY_MS = 5_000
 # Probes and the like at once.
@@ -74,6 +75,8 @@ class Dispatcher:
         self._generation = ""
         # The highest attempt that this database is known to have.
         self.known_token = 0
+        # The newest attempt of each session that this worker has handed over, or was about to, by its name.
+        self._handed: dict[str, int] = {}
         self._restores = Thread("older database")
         self._rolls = Thread("quiet hours")
         self._sender = Sender()
@@ -214,7 +217,7 @@ class Dispatcher:
         if doubts != self._cleared_doubts or claim.mark > self.known_token:
             try:
                 newest = await self._fences.run(newest_token)
-                if claim.mark > newest:
+                if max(claim.mark, self.known_token) > newest:
                     await self._wait_for_older_database(claim)
                     return claim
                 if doubts != self._cleared_doubts:
@@ -241,9 +244,11 @@ class Dispatcher:
         return claim
 
     async def _wait_for_older_database(self, claim: Claim) -> None:
-        """Send nothing: Redis knows attempts that this database, restored from a backup, has never made."""
+        """Send nothing: attempts are known that this database, restored from a backup, has never made."""
         self.landing.give_back(GiveBack(session, 2000) for session in claim.sessions)
         try:
+            # Redis hears of an attempt when it is settled: what this worker has in flight may be newer.
+            await self.queues.give_back([], mark=self.known_token)
             await self._restores.run(older_database.resolve)
         except (DatabaseError, QueueUnavailable) as error:
             log.warning("the database is older than Redis, and that could not be resolved: %s", str(error).strip())
@@ -297,6 +302,7 @@ class Dispatcher:
             if self._doubts == self._cleared_doubts:
                 self.known_token = max(self.known_token, flight.token)
             self.flights[flight.session_name] = flight
+            self._handed[flight.session_name] = flight.token
             if self.stopping.is_set():
                 self.landing.add([outcomes.returned(flight, "the worker was told to stop before the hand-over")])
                 continue
@@ -305,7 +311,11 @@ class Dispatcher:
             send.add_done_callback(self._sends.discard)
 
     async def _return_unanswered(self) -> None:
-        """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over."""
+        """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over.
+
+        What was handed over and is in flight once more is uncertain: a server that lost its last commits, as a replica
+        may have, has lost that outcome.
+        """
         # No session goes on while there is doubt, so that after this nothing is fenced that is not known here.
         await self.landing.none_going()
         for store in (self._fences, *self.landing.stores):
@@ -315,7 +325,11 @@ class Dispatcher:
         known = self.tokens()
         lost = await self._fences.run(own_flights, self.worker)
         self.landing.add(
-            outcomes.returned(flight, "the fence was not answered") for flight in lost if flight.token not in known
+            outcomes.returned(flight, "the fence was not answered")
+            if flight.token > self._handed.get(flight.session_name, 0)
+            else outcomes.refused(flight, OutcomeUnknown(_LOST))
+            for flight in lost
+            if flight.token not in known
         )
 
     async def _fence_in_halves(self, sessions: Sequence[ClaimedSession]) -> None:
@@ -354,7 +368,8 @@ class Dispatcher:
             case Verdict.WAIT:
                 return max(waiting.delay_ms or 0, 1)
             case Verdict.IN_FLIGHT:
-                return max(waiting.delay_ms or 0, 1000)
+                # Whoever is due later than this counts as in nobody's hands (`older_database`).
+                return min(max(waiting.delay_ms or 0, 1000), AGAIN_MS)
             case Verdict.OLDER:
                 return 1000
             case Verdict.BUSY:

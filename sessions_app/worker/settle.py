@@ -64,11 +64,14 @@ attempt AS (
     UPDATE wa_attempt a
     SET finished_at = coalesce(a.finished_at, now()),
         outcome = CASE WHEN r.is_current THEN r.outcome ELSE a.outcome END,
-        provider_id = r.provider_id, error_code = r.error_code, error_detail = r.error_detail,
+        -- What is heard late adds to the evidence, and takes nothing of it away.
+        provider_id = coalesce(nullif(r.provider_id, ''), a.provider_id),
+        error_code = coalesce(nullif(r.error_code, ''), a.error_code),
+        error_detail = coalesce(nullif(r.error_detail, ''), a.error_detail),
         late_outcome = CASE WHEN NOT r.is_current AND a.outcome <> r.outcome THEN r.outcome ELSE a.late_outcome END
     -- A hashed subplan: for a join the planner expects one row and compares every result with every message.
     FROM (SELECT *, token IN (SELECT token FROM message) AS is_current FROM result) r
-    WHERE a.token = r.token
+    WHERE a.token = r.token AND a.message_id = r.message_id
 ),
 event AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)

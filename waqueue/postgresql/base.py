@@ -5,6 +5,12 @@ from typing import Any
 
 from django.db.backends.postgresql import base
 
+# What was committed is on disk before anybody is told, whatever the server, the role or the database says; a stricter
+# choice stays.
+WAITS_FOR_THE_DISK = """
+set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
+"""
+
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that hands on none that its server has ended.
@@ -31,7 +37,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         until statistics are made, and a planner that has to read all of one compiles that, for a second.
         """
         super()._configure_connection(connection)  # type: ignore[misc]  # the stubs do not know it
-        connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
+        connection.execute(
+            f"SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), {WAITS_FOR_THE_DISK}"
+        )
         return True
 
 

@@ -64,7 +64,9 @@ def detect(
         if is_new:
             _tell(EventKind.QUEUE_ORPHANED, orphan)
         else:
-            Orphan.objects.filter(pk=orphan.pk).update(messages=messages, last_seen_at=now)
+            # One that was archived meanwhile has counted what it holds.
+            seen = Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DETECTED)
+            seen.update(messages=messages, last_seen_at=now)
             orphan.messages = messages
     return orphan, is_new
 
@@ -89,7 +91,10 @@ def begin(orphan: Orphan, *, actor: Actor | None = None, is_for_its_session: boo
     """Write down that a detected orphan is being archived, and to which key its list is renamed. Raises Conflict."""
     with transaction.atomic():
         lock_name(orphan.session_name)
-        locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
+        locked = Orphan.objects.select_for_update().filter(pk=orphan.pk).first()
+        if locked is None:
+            # A reconciliation has met its session, and forgot it.
+            raise Conflict("this orphan is none any more: its queue has a session")
         if locked.state != OrphanState.DETECTED:
             raise Conflict(f"this orphan is {locked.state} already", state=locked.state)
         owned = Session.objects.alive().filter(name=orphan.session_name).exists()
@@ -107,14 +112,15 @@ def finish_archiving(orphan: Orphan, *, is_for_its_session: bool = False) -> Orp
     """Go on with an archiving from whatever step it has reached. Raises QueueUnavailable.
 
     Somebody else may be at the same one: whoever comes second to a step finds the orphan archived, and leaves it so.
+    Raises Conflict where the list, left alone as its session's, was renamed by the session since.
     """
     staging = bytes(orphan.staging_key)
     if orphan.state == OrphanState.DETECTED:
         set_aside(orphan, is_for_its_session=is_for_its_session)
         crash_points.reach("archive: list renamed")
-        _copy(orphan, staging)
+        copied = _copy(orphan, staging)
         crash_points.reach("archive: list copied")
-        _conclude(orphan)
+        _conclude(orphan, copied)
         crash_points.reach("archive: row archived")
         orphan.refresh_from_db()
     if not orphan.is_cleaned:
@@ -164,7 +170,8 @@ def _copied(orphan: Orphan, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
     return {names[name]: raw for name, raw in OrphanEntry.objects.raw_of(orphan, list(names)).items()}
 
 
-def _copy(orphan: Orphan, staging: bytes) -> None:
+def _copy(orphan: Orphan, staging: bytes) -> int:
+    """Keep what stands in the renamed list; return how many entries that was. Raises QueueUnavailable."""
     is_rq = orphan.source == OrphanSource.RQ
     equals: Counter[str] = Counter()
     start = 0
@@ -178,22 +185,26 @@ def _copy(orphan: Orphan, staging: bytes) -> None:
         with part_of_an_act():
             if _is_archived(orphan):
                 # And maybe restored or purged since: what was read before that is not to come back.
-                return
+                return start
             OrphanEntry.objects.keep(orphan, new)
         start += len(parsed)
         crash_points.reach("archive: part copied")
+    return start
 
 
 def _is_own(entry: OrphanEntry) -> bool:
     return entry.duplicate_of == own_id(entry.job_id)
 
 
-def _conclude(orphan: Orphan) -> None:
+def _conclude(orphan: Orphan, copied: int) -> None:
     now = timezone.now()
     with transaction.atomic():
         locked = Orphan.objects.select_for_update().get(pk=orphan.pk)
         if locked.state != OrphanState.DETECTED:
             return
+        if lists.length(bytes(locked.staging_key)) > copied:
+            # Who renames holds the row too: what is not there now is not renamed any more.
+            raise Conflict(f"the session {locked.session_name!r} has begun to take this queue over, and goes on")
         summarise(locked)
         if locked.messages:
             locked.state = OrphanState.ARCHIVED
