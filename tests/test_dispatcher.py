@@ -10,7 +10,7 @@ import redis
 from django.db import connections
 from django.utils import timezone
 
-from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Status
+from sessions_app.models import Attempt, Deployment, InFlight, Message, SessionDispatch, Status
 from sessions_app.queues import keys
 from sessions_app.queues.dispatch import AGAIN_MS, DispatchQueues, GiveBack
 from sessions_app.services.pacing import Pacing
@@ -215,6 +215,37 @@ def test_a_database_that_lost_a_fence_of_a_message_that_was_handed_over_does_not
     assert not Attempt.objects.exists()
     assert int(redis_client.hget(keys.META, "mark") or 0) == 5
     assert session.messages.filter(status=Status.QUEUED).count() == 1
+
+
+def test_what_is_fenced_while_the_newest_attempt_is_looked_up_makes_no_older_database(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_with("one")
+    Deployment.objects.update(known_token=3)
+    # Another worker has settled an attempt that this one has not heard of.
+    redis_client.hset(keys.META, "mark", 3)
+    look = dispatching.newest_token
+
+    async def act() -> int:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            loop.known_token = 2
+
+            async def look_and_go_on(connection: Any) -> int:
+                newest = await look(connection)
+                # As a session does that goes on.
+                await own.execute("UPDATE wa_deployment SET known_token = 4")
+                loop.known_token = 4
+                return newest
+
+            monkeypatch.setattr(dispatching, "newest_token", look_and_go_on)
+            await loop._claim(10)
+            known, flying = loop.known_token, len(loop.flights)
+            await loop.drain(5)
+            await loop.close()
+            return known * flying
+
+    assert asyncio.run(act()) == 4
 
 
 @pytest.mark.fault(14)

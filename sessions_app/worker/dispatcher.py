@@ -215,9 +215,11 @@ class Dispatcher:
         claim = await self.queues.claim(limit - ready, len(self.flights) + self.limits.parked_count)
         self.is_suspended = claim.is_suspended
         if doubts != self._cleared_doubts or claim.mark > self.known_token:
+            # What goes on meanwhile is newer than the answer.
+            known = self.known_token
             try:
                 newest = await self._fences.run(newest_token)
-                if max(claim.mark, self.known_token) > newest:
+                if max(claim.mark, known) > newest:
                     await self._wait_for_older_database(claim)
                     return claim
                 if doubts != self._cleared_doubts:
@@ -225,7 +227,7 @@ class Dispatcher:
             except psycopg.Error:
                 self.landing.give_back(GiveBack(session, 1000) for session in claim.sessions)
                 raise
-            self.known_token = newest
+            self.known_token = max(self.known_token, newest)
             self._cleared_doubts = doubts
         if claim.generation != self._generation:
             self._generation = claim.generation
