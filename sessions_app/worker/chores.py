@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from django.db import Error as DatabaseError
+from redis.exceptions import RedisError
 from rq import SimpleWorker
 from rq.job import Job
 from rq.queue import Queue
@@ -41,7 +42,9 @@ class ChoreWorker(SimpleWorker):  # type: ignore[misc]
             super().execute_job(job, queue)
             return
         log.warning("job %s on the queue %s names %s: not allowed, not run, kept as failed", job.id, queue.name, name)
-        chores.set_aside(job.id, client=self.connection)
+        # A Redis that is full or away right now: RQ itself clears up what was taken off and not begun.
+        with contextlib.suppress(RedisError):
+            chores.set_aside(job.id, client=self.connection)
 
 
 async def run_forever(stopping: asyncio.Event) -> None:

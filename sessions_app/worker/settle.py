@@ -65,9 +65,9 @@ attempt AS (
     SET finished_at = coalesce(a.finished_at, now()),
         outcome = CASE WHEN r.is_current THEN r.outcome ELSE a.outcome END,
         -- What is heard late adds to the evidence, and takes nothing of it away.
-        provider_id = coalesce(nullif(r.provider_id, ''), a.provider_id),
-        error_code = coalesce(nullif(r.error_code, ''), a.error_code),
-        error_detail = coalesce(nullif(r.error_detail, ''), a.error_detail),
+        provider_id = CASE WHEN r.is_current OR r.provider_id <> '' THEN r.provider_id ELSE a.provider_id END,
+        error_code = CASE WHEN r.is_current OR r.error_code <> '' THEN r.error_code ELSE a.error_code END,
+        error_detail = CASE WHEN r.is_current OR r.error_detail <> '' THEN r.error_detail ELSE a.error_detail END,
         late_outcome = CASE WHEN NOT r.is_current AND a.outcome <> r.outcome THEN r.outcome ELSE a.late_outcome END
     -- A hashed subplan: for a join the planner expects one row and compares every result with every message.
     FROM (SELECT *, token IN (SELECT token FROM message) AS is_current FROM result) r
