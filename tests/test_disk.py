@@ -41,10 +41,11 @@ def test_what_was_committed_is_on_disk_when_it_was_waited_for() -> None:
         assert asked(f"SELECT pg_current_wal_flush_lsn() >= '{written}'") == "True"
 
 
-def test_commits_wait_for_the_disk_whatever_the_role_was_told_and_a_stricter_choice_stays() -> None:
+def test_commits_wait_for_the_disk_whatever_the_database_was_told_and_a_stricter_choice_stays() -> None:
+    name = connection.settings_dict["NAME"]
     for chosen, kept in (("off", "on"), ("remote_apply", "remote_apply")):
         with connection.cursor() as cursor:
-            cursor.execute(f"ALTER ROLE CURRENT_USER SET synchronous_commit = {chosen}")
+            cursor.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {chosen}')
         try:
             connection.close()
             connection.close_pool()
@@ -52,7 +53,7 @@ def test_commits_wait_for_the_disk_whatever_the_role_was_told_and_a_stricter_cho
             assert asyncio.run(asked_by_a_worker("SHOW synchronous_commit")) == kept
         finally:
             with connection.cursor() as cursor:
-                cursor.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+                cursor.execute(f'ALTER DATABASE "{name}" RESET synchronous_commit')
             connection.close()
             connection.close_pool()
 
