@@ -147,7 +147,7 @@ class OtherDeployment(QueueUnavailable):
 
 
 class OlderDatabase(QueueUnavailable):
-    """This database was restored from a backup that is older than Redis: what was sent since has to be found first."""
+    """This database is older than Redis, restored or short of its last commits: what was sent has to be found first."""
 
     code = "older_database"
 

@@ -1,13 +1,17 @@
 """Commits that do not wait for the disk: only those of parts of an act, and nobody is told before it is there."""
 
 import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from django.core import checks
 from django.db import connection, transaction
 
 from sessions_app.database import await_disk, connect, part_of_an_act
 from sessions_app.models import Event
+from tests.processes import Process
+from tests.servers import Servers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,8 +69,14 @@ async def asked_by_a_worker(question: str) -> str:
     return str(row[0])
 
 
-def test_a_server_that_does_not_wait_for_its_disk_is_told_of_by_the_check() -> None:
-    # The suite's own server is such a one: nothing of it has to outlive its machine.
-    is_off = asked("SHOW fsync") == "off"
-    found = [one.id for one in checks.run_checks(include_deployment_checks=True) if one.id == "waqueue.W005"]
-    assert found == ["waqueue.W005"] * is_off
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("fsync", "told"), [("off", 1), ("on", 0)])
+def test_a_server_that_does_not_wait_for_its_disk_is_told_of_by_the_check(
+    fsync: str, told: int, servers: Servers, process: Callable[..., Process]
+) -> None:
+    def check(log: Path, environ: dict[str, str]) -> Process:
+        return Process([sys.executable, "manage.py", "check", "--deploy"], environ, log)
+
+    checked = process(check, {"DATABASE_URL": servers.postgres(fsync=fsync).url})
+    assert checked.wait(60) == 0
+    assert checked.output.count("waqueue.W005") == told

@@ -249,6 +249,73 @@ def test_what_is_fenced_while_the_newest_attempt_is_looked_up_makes_no_older_dat
 
 
 @pytest.mark.fault(14)
+def test_a_message_that_is_called_uncertain_while_an_engine_has_it_is_settled_by_the_answer(
+    redis_client: redis.Redis,
+) -> None:
+    session_with("one", "two")
+
+    async def act() -> None:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            (flight,) = (await own.fence("s")).flights
+            loop.flights["s"] = flight
+            # Of another session: the server that was promoted has not heard of it.
+            loop.known_token = flight.token + 1
+            loop.doubt()
+            await loop._claim(10)
+            assert await own.execute("SELECT status FROM wa_message WHERE token = %s", [flight.token]) == [
+                ("uncertain",)
+            ]
+            await own.settle(accepted(flight, "engine-1"))
+            await loop.close()
+
+    asyncio.run(act())
+    assert Message.objects.order_by("seq").values_list("status", "provider_id")[0] == ("sent", "engine-1")
+    assert not InFlight.objects.exists()
+
+
+@pytest.mark.fault(14)
+def test_what_is_fenced_in_doubt_is_known_as_well() -> None:
+    session_with("one")
+
+    async def act() -> bool:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            loop.doubt()
+            # Its commit was answered just before the server died, and is read just after.
+            fenced = await own.fence("s")
+            loop.take_off(fenced)
+            is_known = loop.known_token == fenced.flights[0].token
+            await loop.drain(5)
+            await loop.close()
+            return is_known
+
+    assert asyncio.run(act())
+
+
+@pytest.mark.fault(14)
+def test_an_outcome_lands_no_other_message_that_has_got_its_token_again() -> None:
+    session_with("one", "two")
+
+    async def act() -> None:
+        async with workers(1) as (own,):
+            flight = await own.fence_one()
+            # The fence was lost with the server, and its token was given out anew.
+            await own.execute("UPDATE wa_message SET status = 'uncertain', token = NULL WHERE status = 'sending'")
+            await own.execute("DELETE FROM wa_attempt")
+            await own.execute("DELETE FROM wa_in_flight")
+            await own.execute("SELECT setval('wa_attempt_token', %s, false)", [flight.token])
+            again = await own.fence_one()
+            assert again.token == flight.token and again.message_id != flight.message_id
+            await own.settle(accepted(flight, "engine-1"))
+
+    asyncio.run(act())
+    assert InFlight.objects.count() == 1
+    assert list(Message.objects.order_by("seq").values_list("status", flat=True)) == ["uncertain", "sending"]
+    assert Attempt.objects.get().outcome == ""
+
+
+@pytest.mark.fault(14)
 def test_a_message_whose_outcome_the_database_has_lost_is_uncertain_and_not_put_back() -> None:
     session_with("one", "two")
 

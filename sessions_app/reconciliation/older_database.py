@@ -1,24 +1,27 @@
-"""PostgreSQL was restored from a backup that is older than Redis: some of its open rows were sent already.
+"""PostgreSQL was restored from a backup, or has lost its last commits: some of its open rows were sent already.
 
-It shows by the attempt tokens: Redis remembers the highest one settled, and what this database has committed is below
-it. Nothing is sent until the rows that may have gone in the lost future are uncertain: those that have no job in the
-mirror any more, and the first row of each session that somebody may have had in hand.
+It shows by the attempt tokens: Redis remembers the highest one settled, or what a worker tells it of, and what this
+database has committed is below it. Nothing is sent until the rows that may have gone in the lost future are uncertain:
+those that have no job in the mirror any more, and the first row of each session that somebody may have had in hand.
 """
 
 import logging
 
 import redis
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sessions_app.models import (
     NEWEST_TOKEN,
     TOKEN_SEQUENCE,
     UNSENT,
+    Attempt,
     Deployment,
     Event,
     EventKind,
     Message,
+    Outcome,
     Session,
     Status,
 )
@@ -29,11 +32,11 @@ from sessions_app.queues.dispatch import AGAIN_MS
 log = logging.getLogger(__name__)
 
 _LOCK = 7_710_571_002
-_WHY = "the database was restored from a backup: it may have been sent before"
+_WHY = "the database was restored from a backup, or lost its last commits: it may have been sent before"
 
 
 def is_older(mark: int) -> bool:
-    """Whether Redis has settled an attempt that this database has never made."""
+    """Whether Redis knows of an attempt that this database has never made."""
     with connection.cursor() as cursor:
         cursor.execute(NEWEST_TOKEN)
         return mark > int(cursor.fetchone()[0])
@@ -79,6 +82,9 @@ def _doubt(session: Session, client: redis.Redis) -> int:
     if not doubted:
         return 0
     with transaction.atomic():
+        # What a worker has at an engine just now: its answer, when it comes, is one to an attempt that was given up.
+        flying = Message.objects.filter(pk__in=doubted, status=Status.SENDING).values("token")
+        Attempt.objects.filter(token__in=flying, outcome="").update(outcome=Outcome.UNCERTAIN, finished_at=Now())
         count = Message.objects.filter(pk__in=doubted, status__in=UNSENT).update(
             status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
         )

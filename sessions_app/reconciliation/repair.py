@@ -45,7 +45,7 @@ ACTOR = Actor("reconciliation")
 def repair(report: Report, *, policy: Policy, legacy_policy: Policy) -> None:
     """Act on every finding and write into it what was done. Raises QueueUnavailable and database errors.
 
-    One that cannot be put right says so, and keeps none of the others from it.
+    One that cannot be put right says so, and keeps none of the others from it, but for an older database: that ends it.
     """
     if report.stopped:
         return

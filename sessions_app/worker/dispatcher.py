@@ -301,8 +301,7 @@ class Dispatcher:
             for flight in fenced.abandoned
         )
         for flight in fenced.flights:
-            if self._doubts == self._cleared_doubts:
-                self.known_token = max(self.known_token, flight.token)
+            self.known_token = max(self.known_token, flight.token)
             self.flights[flight.session_name] = flight
             self._handed[flight.session_name] = flight.token
             if self.stopping.is_set():

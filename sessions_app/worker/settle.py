@@ -1,7 +1,8 @@
 """The settle: what came of many attempts, written in one statement.
 
-Everything goes by token. An answer that comes after a newer attempt was fenced, or after a person decided, changes
-nothing and is kept on its attempt as evidence; so a settle whose commit was not answered can simply be written again.
+Everything goes by token, and by message: a database that lost its last commits gives a token out again. An answer that
+comes after a newer attempt was fenced, or after a person decided, changes nothing and is kept on its attempt as
+evidence; so a settle whose commit was not answered can simply be written again.
 """
 
 from collections.abc import Container, Sequence
@@ -50,7 +51,8 @@ message AS (
 ),
 landed AS (
     DELETE FROM wa_in_flight f USING result r
-    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND NOT r.goes_on
+    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND f.message_id = r.message_id
+      AND NOT r.goes_on
 ),
 -- A session that goes on keeps its place in flight: the fence that follows in this transaction finds it reserved.
 reserved AS (
@@ -58,7 +60,8 @@ reserved AS (
     SET message_id = NULL, token = nextval('wa_attempt_token'), fenced_at = clock_timestamp(),
         deadline_at = clock_timestamp() + %(seconds)s * interval '1 second'
     FROM result r
-    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND r.goes_on
+    WHERE f.session_id = r.session_id AND f.slot = 0 AND f.token = r.token AND f.message_id = r.message_id
+      AND r.goes_on
 ),
 attempt AS (
     UPDATE wa_attempt a

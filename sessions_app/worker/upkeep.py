@@ -112,9 +112,10 @@ class Upkeep:
         # One that was frozen in the middle of a transaction would hold up its sessions for as long.
         await self._judgements.run(end, [name_of(worker) for worker, *_ in missed])
         given_up = await self._judgements.run(stalled.judge, self._dispatcher.worker)
-        # Before the look: what lands meanwhile was known.
+        # Before the look, too: what lands meanwhile was known.
         known = self._dispatcher.tokens()
         own = await self._judgements.run(own_flights, self._dispatcher.worker, older_than_seconds=_FORGOTTEN_SECONDS)
+        known |= self._dispatcher.tokens()
         forgotten = [flight for flight in own if flight.token not in known]
         given_up += [refused(flight, OutcomeUnknown("its own worker does not remember it")) for flight in forgotten]
         waiting = self._dispatcher.landing.waiting_tokens

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Take settled jobs out of the mirror, raise the mark, and give claimed sessions back.
 -- KEYS: due, versions, meta
--- ARGV: deployment, wake channel, highest token settled, generation of the claims, number of jobs,
+-- ARGV: deployment, wake channel, highest token known, generation of the claims, number of jobs,
 --       for each job: session, id
 --       for each session: session, version of the claim, delay in ms (-1: not due)
 -- Returns how many claims had been overtaken, or the other deployment's id.
