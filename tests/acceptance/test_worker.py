@@ -223,7 +223,6 @@ def test_two_workers_one_of_them_killed_again_and_again_keep_order_and_lose_noth
 
 @pytest.mark.fault("14a")
 def test_a_worker_that_was_frozen_before_its_hand_over_does_not_hand_over_after(stack: Stack) -> None:
-    # So long is each in flight, and so many sessions has each worker: whenever it is frozen, it holds some.
     served = [stack.session(f"s{number}", delay_ms=500) for number in range(6)]
     # So long may a send take: whoever is frozen is judged the sooner.
     hurried = {"WAQUEUE_SEND_SECONDS": "5"}
@@ -231,9 +230,19 @@ def test_a_worker_that_was_frozen_before_its_hand_over_does_not_hand_over_after(
     stack.judge(**hurried)
     for session in served:
         stack.submit(session, range(30))
-    its_own = Attempt.objects.filter(worker_id=Worker.objects.get(pid=frozen.pid).pk)
+    worker_id = Worker.objects.get(pid=frozen.pid).pk
+    its_own = Attempt.objects.filter(worker_id=worker_id)
     wait_until(lambda: its_own.filter(outcome="sent").count() > 5, 30, "it sends")
-    frozen.send(signal.SIGSTOP)
+
+    def holds_some() -> bool:
+        """Freeze it, and say whether that caught it with messages in flight; otherwise it goes on."""
+        frozen.send(signal.SIGSTOP)
+        if InFlight.objects.filter(worker_id=worker_id).count() > 1:
+            return True
+        frozen.send(signal.SIGCONT)
+        return False
+
+    wait_until(holds_some, 30, "it is frozen with messages in flight")
     try:
         stack.wait_for(180, Status.SENT, Status.UNCERTAIN, within_s=180)
         assert its_own.filter(outcome="uncertain").exists(), "it held nothing"
