@@ -178,6 +178,19 @@ def test_a_child_that_cannot_start_blames_nobody(monkeypatch: pytest.MonkeyPatch
     assert Attempt.objects.get().outcome == "returned"
 
 
+def test_a_child_that_is_late_blames_nobody_and_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = suspect()
+    # As when the worker stood still while it started.
+    monkeypatch.setattr(suspects, "_START_SECONDS", 0)
+    assert try_once().outcome == "returned"
+    message.refresh_from_db()
+    assert (message.status, message.deaths) == (Status.QUEUED, 1)
+    (said,) = [record for record in caplog.records if record.name == suspects.__name__]
+    assert said.levelname == "WARNING" and "not ready within" in said.getMessage()
+
+
 def test_a_message_that_cannot_be_read_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://waqueue:none@127.0.0.1:1/none")
     message = suspect()

@@ -66,10 +66,15 @@ class Suspects:
     async def _try(self, flight: Flight) -> Settlement:
         try:
             child = await self._ready()
-        except (OSError, TimeoutError, EOFError) as error:
+        except TimeoutError:
+            # The machine is busy, or the worker itself stood still meanwhile: that is no fault.
             await self._end()
-            log.error("no process could be started to try a suspect in: %s", error or type(error).__name__)
-            return returned(flight, "no process could be started to try it alone in", wait_ms=5000)
+            log.warning("a process to try a suspect in was not ready within %g s: it is tried later", _START_SECONDS)
+            return _not_tried(flight)
+        except (OSError, EOFError) as error:
+            await self._end()
+            log.error("no process could be started to try a suspect in: %s", str(error) or type(error).__name__)
+            return _not_tried(flight)
         except asyncio.CancelledError:
             await self._end()
             return returned(flight, "the worker was stopped before it could be tried alone")
@@ -106,6 +111,10 @@ class Suspects:
         if self._child is not None:
             await self._child.end()
             self._child = None
+
+
+def _not_tried(flight: Flight) -> Settlement:
+    return returned(flight, "no process could be started to try it alone in", wait_ms=5000)
 
 
 def _later(flight: Flight) -> Settlement:
