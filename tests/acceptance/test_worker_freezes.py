@@ -59,7 +59,8 @@ def test_frozen_after_its_claim_it_takes_nothing_that_another_has_taken_meanwhil
     stack.submit(session, range(4))
     frozen = stack.freeze("claim: answered")
     gate = engine.on_send = Gate(held=1)
-    other = stack.ready_worker()
+    # So long that the other's send is under way still when the freeze is over.
+    other = stack.ready_worker(WAQUEUE_SEND_SECONDS="240")
     wait_until(lambda: is_missed(frozen) and engine.ledger(session) == [0, 1], 60, "another is sending")
     thaw(frozen)
     # Once it sends for another session, it is past what it had claimed before.
