@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True), p
 PACE_SECONDS = 0.5
 SEND_SECONDS = how_many(5, full=60)
 # What a busy machine may add to a pace: to nearly all gaps, and to the longest one. Both are far from a hanging send.
-LATE_SECONDS, LATEST_SECONDS = 1.5, 3.0
+LATE_SECONDS, LATEST_SECONDS = 1.5, how_many(3, full=6)
 # So long that the first of the hanging sends is given up meanwhile.
 MESSAGES = how_many(16, full=150)
 
