@@ -82,12 +82,13 @@ def _doubt(session: Session, client: redis.Redis) -> int:
     if not doubted:
         return 0
     with transaction.atomic():
-        # What a worker has at an engine just now: its answer, when it comes, is one to an attempt that was given up.
-        flying = Message.objects.filter(pk__in=doubted, status=Status.SENDING).values("token")
-        Attempt.objects.filter(token__in=flying, outcome="").update(outcome=Outcome.UNCERTAIN, finished_at=Now())
+        flying = list(Message.objects.filter(pk__in=doubted, status=Status.SENDING).values_list("token", flat=True))
+        # Messages before their attempts, as a settle writes them.
         count = Message.objects.filter(pk__in=doubted, status__in=UNSENT).update(
             status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
         )
+        # What a worker has at an engine just now: its answer, when it comes, is one to an attempt that was given up.
+        Attempt.objects.filter(token__in=flying, outcome="").update(outcome=Outcome.UNCERTAIN, finished_at=Now())
         Event.objects.bulk_create(
             Event(kind=EventKind.MESSAGE_UNCERTAIN, session=session, message_id=pk, data={"error": _WHY})
             for pk in doubted
