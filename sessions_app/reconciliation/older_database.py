@@ -82,7 +82,8 @@ def _doubt(session: Session, client: redis.Redis) -> int:
     if not doubted:
         return 0
     with transaction.atomic():
-        flying = list(Message.objects.filter(pk__in=doubted, status=Status.SENDING).values_list("token", flat=True))
+        sending = Message.objects.filter(pk__in=doubted, status=Status.SENDING)
+        flying = [token for token in sending.values_list("token", flat=True) if token is not None]
         # Messages before their attempts, as a settle writes them.
         count = Message.objects.filter(pk__in=doubted, status__in=UNSENT).update(
             status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
