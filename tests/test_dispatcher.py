@@ -70,7 +70,7 @@ def test_what_an_unanswered_fence_has_committed_is_put_back_before_the_next(monk
                 await loop._fence(claimed("s"))
             assert not loop.flights
             monkeypatch.setattr(dispatching, "fence", real_fence)
-            await loop._return_unanswered()
+            await loop.doubts.return_unanswered()
             await loop._fence(claimed("s"))
             returned = list(loop.landing._results)
             await settle(own.connection, returned)
@@ -180,9 +180,9 @@ def test_a_database_that_turns_out_to_be_older_is_doubted_at_once() -> None:
     async def act() -> tuple[bool, list[GiveBack]]:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            loop.known_token = 5
+            loop.doubts.known_token = 5
             await loop._fence(claimed("s"))
-            doubted = loop._doubts != loop._cleared_doubts
+            doubted = not loop.doubts.is_cleared
             backs = list(loop.landing._backs)
             await loop.close()
             return doubted, backs
@@ -239,7 +239,7 @@ def test_nothing_is_committed_after_the_look_for_what_was_not_answered(monkeypat
             network.cut()
             await asyncio.wait([fencing])
             assert isinstance(fencing.exception(), psycopg.OperationalError)
-            await loop._return_unanswered()
+            await loop.doubts.return_unanswered()
             await other.execute("ROLLBACK")
 
             async def is_idle() -> bool:
@@ -303,7 +303,7 @@ def test_a_session_is_looked_at_anew_only_if_its_quiet_window_is_another(
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
             waiting = Waiting(claimed("s")[0], Verdict.QUIET_OVER, session_id=session.pk)
-            await loop._roll_quiet_hours(waiting)
+            await loop._waits._roll_quiet_hours(waiting)
             await loop.close()
 
     asyncio.run(act())

@@ -81,7 +81,7 @@ def test_a_session_that_waits_is_looked_at_when_its_first_message_expires(
             dispatcher: Dispatcher = await make_dispatcher(worker)
             (waiting,) = (await worker.fence()).waiting
             assert waiting.verdict == Verdict.WAIT
-            return dispatcher._delay(waiting) or 0
+            return dispatcher._waits.delay_ms(waiting) or 0
 
     assert expected - 20_000 < asyncio.run(act()) <= expected
 

@@ -9,7 +9,7 @@ import redis
 from sessions_app.models import Attempt, Deployment, InFlight, Message, Status
 from sessions_app.queues import keys
 from sessions_app.queues.dispatch import AGAIN_MS
-from sessions_app.worker import dispatcher as dispatching
+from sessions_app.worker import doubts
 from sessions_app.worker.fence import Verdict, Waiting
 from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
@@ -28,8 +28,8 @@ def test_a_database_that_lost_a_fence_of_a_message_that_was_handed_over_does_not
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
             # Redis has heard of none of the attempts of this worker; the newest of them was lost with the server.
-            loop.known_token = 5
-            loop.doubt()
+            loop.doubts.known_token = 5
+            loop.doubts.arise()
             await loop._claim(10)
             assert not loop.flights
             await loop.close()
@@ -49,21 +49,21 @@ def test_what_is_fenced_while_the_newest_attempt_is_looked_up_makes_no_older_dat
     Deployment.objects.update(known_token=3)
     # Another worker has settled an attempt that this one has not heard of.
     redis_client.hset(keys.META, "mark", 3)
-    look = dispatching.newest_token
+    look = doubts.newest_token
 
     async def act() -> int:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            loop.known_token = 2
+            loop.doubts.known_token = 2
 
             async def look_and_go_on(connection: Any) -> int:
                 newest = await look(connection)
                 # As a session does that goes on.
                 await own.execute("UPDATE wa_deployment SET known_token = 4")
-                loop.known_token = 4
+                loop.doubts.known_token = 4
                 return newest
 
-            monkeypatch.setattr(dispatching, "newest_token", look_and_go_on)
+            monkeypatch.setattr(doubts, "newest_token", look_and_go_on)
             await loop._claim(10)
             flying = len(loop.flights)
             await loop.drain(5)
@@ -84,8 +84,8 @@ def test_a_message_that_is_called_uncertain_while_an_engine_has_it_is_settled_by
             (flight,) = (await own.fence("s")).flights
             loop.flights["s"] = flight
             # Of another session: the server that was promoted has not heard of it.
-            loop.known_token = flight.token + 1
-            loop.doubt()
+            loop.doubts.known_token = flight.token + 1
+            loop.doubts.arise()
             await loop._claim(10)
             assert await own.execute("SELECT status FROM wa_message WHERE token = %s", [flight.token]) == [
                 ("uncertain",)
@@ -104,11 +104,11 @@ def test_what_is_fenced_in_doubt_is_known_as_well() -> None:
     async def act() -> bool:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            loop.doubt()
+            loop.doubts.arise()
             # Its commit was answered just before the server died, and is read just after.
             fenced = await own.fence("s")
             loop.take_off(fenced)
-            is_known = loop.known_token == fenced.flights[0].token
+            is_known = loop.doubts.known_token == fenced.flights[0].token
             await loop.drain(5)
             await loop.close()
             return is_known
@@ -153,7 +153,7 @@ def test_a_message_whose_outcome_the_database_has_lost_is_uncertain_and_not_put_
             await own.execute(f"INSERT INTO wa_in_flight VALUES ({places})", list(before[0]))
             await own.execute("UPDATE wa_attempt SET outcome = '', finished_at = NULL")
             await own.execute("UPDATE wa_message SET status = 'sending' WHERE status = 'sent'")
-            await loop._return_unanswered()
+            await loop.doubts.return_unanswered()
             lost = loop.landing._take_batch()
             await settle(own.connection, lost)
             await loop.close()
@@ -168,7 +168,7 @@ def test_a_session_that_another_worker_has_in_flight_is_due_again_while_that_sti
     async def act() -> int | None:
         async with workers(1) as (own,):
             loop = await make_dispatcher(own)
-            delay = loop._delay(Waiting(claimed("s")[0], Verdict.IN_FLIGHT, delay_ms=59_000))
+            delay = loop._waits.delay_ms(Waiting(claimed("s")[0], Verdict.IN_FLIGHT, delay_ms=59_000))
             await loop.close()
             return delay
 

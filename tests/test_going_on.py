@@ -125,7 +125,7 @@ def test_what_went_on_in_a_commit_that_was_not_answered_is_put_back_and_nothing_
         landing = going.loop.landing
         landing._after(await landing._write(landing.stores[0], [sent]))
         assert not going.loop.flights
-        await going.loop._return_unanswered()
+        await going.loop.doubts.return_unanswered()
         returned = landing._take_batch()
         landing._after(await landing._write(landing.stores[0], returned))
         return [str(one.outcome) for one in returned]

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 MINUTE = Pacing(min_interval_ms=60_000, max_interval_ms=60_000)
 HOUR = Pacing(min_interval_ms=3_600_000, max_interval_ms=3_600_000)
 HALF_TO_WHOLE = Pacing(min_interval_ms=30_000, max_interval_ms=60_000)
-NIGHT = {"quiet_start": time(1), "quiet_end": time(2)}
+# Half a day from now: by day the waits are those of the pace.
+_EVENING = datetime.now(UTC) + timedelta(hours=12)
+NIGHT = {"quiet_start": _EVENING.time(), "quiet_end": (_EVENING + timedelta(hours=1)).time()}
 
 
 def send(error: Exception | None = None) -> None:

@@ -10,31 +10,26 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import psycopg
 from django.conf import settings
-from django.db import Error as DatabaseError
 
 from sessions_app import crash_points
-from sessions_app.database import end
-from sessions_app.exceptions import OtherDeployment, OutcomeUnknown, QueueUnavailable
-from sessions_app.models import PROBED_HOLDS, ObservedState
-from sessions_app.queues.dispatch import AGAIN_MS, Claim, ClaimedSession, DispatchQueues, GiveBack
-from sessions_app.reconciliation import older_database
-from sessions_app.services import quiet_hours
+from sessions_app.exceptions import OutcomeUnknown, QueueUnavailable
+from sessions_app.queues.dispatch import Claim, ClaimedSession, DispatchQueues, GiveBack
 from sessions_app.transports.base import Transport
-from sessions_app.worker import clock, outcomes, probes
+from sessions_app.worker import clock, outcomes
 from sessions_app.worker.backoff import Backoff
-from sessions_app.worker.fence import Fenced, Verdict, Waiting, fence, newest_token, own_flights
+from sessions_app.worker.doubts import Doubts
+from sessions_app.worker.fence import Fenced, Verdict, Waiting, fence
 from sessions_app.worker.landing import COMPANY_SECONDS, Landing
 from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.sender import Sender
 from sessions_app.worker.store import Store
 from sessions_app.worker.suspects import Suspects
-from sessions_app.worker.thread import Thread
+from sessions_app.worker.waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +41,6 @@ _IDLE_SECONDS = 1.0
 _LOCK_TIMEOUT_MS = 250
 _AVOID_SECONDS = 10.0
 _AVOID_MS = 2_000
-# Somebody is changing the first message just now: it takes milliseconds.
-_OVERTAKEN_MS = 100
-_LOST = "it was handed over, and PostgreSQL has lost what came of it"
-# So many wait for their transport that this one is not even parked.
-_BUSY_MS = 5_000
-# Probes and the like at once.
-_CHORES = 20
 # For how long after its claim a session goes on by itself, before other workers get a chance to take it.
 _GO_ON_SECONDS = 1.0
 
@@ -73,26 +61,17 @@ class Dispatcher:
         self.is_suspended = False
         self.idle_since = clock.now()
         self._generation = ""
-        # The highest attempt that this database is known to have.
-        self.known_token = 0
-        # The newest attempt of each session that this worker has handed over, or was about to, by its name.
-        self._handed: dict[str, int] = {}
-        self._restores = Thread("older database")
-        self._rolls = Thread("quiet hours")
         self._sender = Sender()
         self._suspects = Suspects()
         self._sends: set[asyncio.Task[None]] = set()
-        self._chores: set[asyncio.Task[None]] = set()
         # A session that another worker has in its fence is left to it, and does not hold up the others.
         self._fences = Store(worker, lock_timeout_ms=_LOCK_TIMEOUT_MS)
         self._avoided: dict[str, float] = {}
-        # Sessions go on only while no other one is due and no doubt of the database has come up since the last claim.
+        self.doubts = Doubts(worker, self.queues, self._fences, self.landing, self.tokens)
+        self._waits = Waits(worker, self.queues, self._sender)
+        # Sessions go on only while no other one is due.
         self._others_wait = False
         self._is_full = False
-        self._doubts = 0
-        self._cleared_doubts = 0
-        self._room_for_chores = asyncio.Semaphore(_CHORES)
-        self._probes = Store(worker)
         self._wake = asyncio.Event()
         # When Redis is looked at next if nothing calls, on `clock.now()`.
         self._looks_at = math.inf
@@ -151,7 +130,7 @@ class Dispatcher:
                 claim = await self._claim(limit)
                 backoff.reset()
             except (QueueUnavailable, psycopg.Error) as error:
-                self.doubt()
+                self.doubts.arise()
                 await backoff.wait(error)
                 continue
             self._others_wait = claim.others_wait
@@ -161,7 +140,7 @@ class Dispatcher:
             company = 0 if claim.others_wait else COMPANY_SECONDS
             due_in = _IDLE_SECONDS if claim.next_due_ms is None else claim.next_due_ms / 1000
             pause = min(due_in + company, _IDLE_SECONDS)
-            if burst and pause > 0 and self.is_idle and not (self._chores or self.limits.parked_count):
+            if burst and pause > 0 and self.is_idle and not (self._waits.has_chores or self.limits.parked_count):
                 return
             # Without room, only what lands or is put is worth a look before the next session comes due.
             if claim.is_suspended or (not limit and self._others_wait):
@@ -177,13 +156,9 @@ class Dispatcher:
         return (
             flight.claimed is not None
             and time.monotonic() - flight.claimed.at < _GO_ON_SECONDS
-            and self._doubts == self._cleared_doubts
+            and self.doubts.is_cleared
             and not (self._others_wait or self.is_suspended or self.stopping.is_set())
         )
-
-    def doubt(self) -> None:
-        """PostgreSQL or Redis did not answer. Whoever answers next may be another: a backup that was restored."""
-        self._doubts += 1
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is on its way, at most `seconds`; what has not come back by then ends as uncertain."""
@@ -193,7 +168,8 @@ class Dispatcher:
                 await self.landing.none_going()
         while self._sends and clock.now() < limit:
             await asyncio.wait(self._sends, timeout=limit - clock.now())
-        for send in [*self._sends, *self._chores]:
+        self._waits.cancel()
+        for send in self._sends:
             send.cancel()
         if self._sends:
             await asyncio.wait(self._sends, timeout=5)
@@ -203,32 +179,17 @@ class Dispatcher:
         await self._sender.close()
         await self._suspects.close()
         await self.landing.close()
-        for store in (self._fences, self._probes):
-            await store.close()
-        self._restores.close()
-        self._rolls.close()
+        await self._waits.close()
+        self.doubts.close()
+        await self._fences.close()
         await self.queues.close()
 
     async def _claim(self, limit: int) -> Claim:
-        doubts = self._doubts
         ready = 0 if self.is_suspended else self.limits.ready_count(limit)
         claim = await self.queues.claim(limit - ready, len(self.flights) + self.limits.parked_count)
         self.is_suspended = claim.is_suspended
-        if doubts != self._cleared_doubts or claim.mark > self.known_token:
-            # What goes on meanwhile is newer than the answer.
-            known = self.known_token
-            try:
-                newest = await self._fences.run(newest_token)
-                if max(claim.mark, known) > newest:
-                    await self._wait_for_older_database(claim)
-                    return claim
-                if doubts != self._cleared_doubts:
-                    await self._return_unanswered()
-            except psycopg.Error:
-                self.landing.give_back(GiveBack(session, 1000) for session in claim.sessions)
-                raise
-            self.known_token = max(self.known_token, newest)
-            self._cleared_doubts = doubts
+        if not await self.doubts.clear(claim):
+            return claim
         if claim.generation != self._generation:
             self._generation = claim.generation
             self.on_generation(claim.generation)
@@ -244,17 +205,6 @@ class Dispatcher:
         if to_fence:
             await self._fence(to_fence)
         return claim
-
-    async def _wait_for_older_database(self, claim: Claim) -> None:
-        """Send nothing: attempts are known that this database, restored from a backup, has never made."""
-        self.landing.give_back(GiveBack(session, 2000) for session in claim.sessions)
-        try:
-            # Redis hears of an attempt when it is settled: what this worker has in flight may be newer.
-            await self.queues.give_back([], mark=self.known_token)
-            await self._restores.run(older_database.resolve)
-        except (DatabaseError, QueueUnavailable) as error:
-            log.warning("the database is older than Redis, and that could not be resolved: %s", str(error).strip())
-        await asyncio.sleep(0.5)
 
     def _avoids(self, claimed: ClaimedSession) -> bool:
         """Whether the session was found in another worker's fence a moment ago: it is given back without a try."""
@@ -276,13 +226,13 @@ class Dispatcher:
     async def _fence(self, sessions: Sequence[ClaimedSession]) -> None:
         try:
             fenced = await self._fences.run_for(
-                len(sessions), fence, self.worker, sessions, self.limits.room(), known=self.known_token
+                len(sessions), fence, self.worker, sessions, self.limits.room(), known=self.doubts.known_token
             )
         except psycopg.errors.LockNotAvailable:
             await self._fence_in_halves(sessions)
             return
         except psycopg.Error:
-            self.doubt()
+            self.doubts.arise()
             self.landing.give_back(GiveBack(session, 1000) for session in sessions)
             raise
         crash_points.reach("fence: committed")
@@ -291,47 +241,24 @@ class Dispatcher:
     def take_off(self, fenced: Fenced) -> None:
         """Send what was fenced, and give back the sessions that send nothing now."""
         if any(one.verdict is Verdict.OLDER for one in fenced.waiting):
-            self.doubt()
+            self.doubts.arise()
         waiting = [one for one in fenced.waiting if not self._parks(one)]
         if self._parked_may_go():
             self._wake.set()
-        self.landing.give_back([GiveBack(one.claimed, self._delay(one)) for one in waiting], fenced.expired)
+        self.landing.give_back([GiveBack(one.claimed, self._waits.delay_ms(one)) for one in waiting], fenced.expired)
         self.landing.add(
             outcomes.refused(flight, OutcomeUnknown("it was being sent, and nobody knows by whom"))
             for flight in fenced.abandoned
         )
         for flight in fenced.flights:
-            self.known_token = max(self.known_token, flight.token)
+            self.doubts.note(flight)
             self.flights[flight.session_name] = flight
-            self._handed[flight.session_name] = flight.token
             if self.stopping.is_set():
                 self.landing.add([outcomes.returned(flight, "the worker was told to stop before the hand-over")])
                 continue
             send = asyncio.create_task(self._send(flight))
             self._sends.add(send)
             send.add_done_callback(self._sends.discard)
-
-    async def _return_unanswered(self) -> None:
-        """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over.
-
-        What was handed over and is in flight once more is uncertain: a server that lost its last commits, as a replica
-        may have, has lost that outcome.
-        """
-        # No session goes on while there is doubt, so that after this nothing is fenced that is not known here.
-        await self.landing.none_going()
-        for store in (self._fences, *self.landing.stores):
-            # A server goes on without its client: what it still commits has to be there before the look.
-            await self._fences.run(end, given_up := list(store.given_up))
-            del store.given_up[: len(given_up)]
-        known = self.tokens()
-        lost = await self._fences.run(own_flights, self.worker)
-        self.landing.add(
-            outcomes.returned(flight, "the fence was not answered")
-            if flight.token > self._handed.get(flight.session_name, 0)
-            else outcomes.refused(flight, OutcomeUnknown(_LOST))
-            for flight in lost
-            if flight.token not in known
-        )
 
     async def _fence_in_halves(self, sessions: Sequence[ClaimedSession]) -> None:
         """Find the session that another worker, perhaps a frozen one, has in its fence; let the others go."""
@@ -362,55 +289,3 @@ class Dispatcher:
     def _parked_may_go(self) -> bool:
         """Whether there is room by now for one that is parked."""
         return self.limits.parked_count > 0 and not self.is_suspended and self.limits.ready_count(1) > 0
-
-    def _delay(self, waiting: Waiting) -> int | None:
-        """When to look at a session again that sends nothing now, in ms; None for not until it is signalled."""
-        match waiting.verdict:
-            case Verdict.WAIT:
-                return max(waiting.delay_ms or 0, 1)
-            case Verdict.IN_FLIGHT:
-                # Whoever is due later than this counts as in nobody's hands (`older_database`).
-                return min(max(waiting.delay_ms or 0, 1000), AGAIN_MS)
-            case Verdict.OLDER:
-                return 1000
-            case Verdict.BUSY:
-                return _BUSY_MS
-            case Verdict.OVERTAKEN:
-                return _OVERTAKEN_MS
-            case Verdict.EXPIRED:
-                return 0
-            case Verdict.HELD if waiting.hold in PROBED_HOLDS:
-                self._start(self._probe(waiting))
-                return probes.INTERVAL_MS
-            case Verdict.QUIET_OVER:
-                self._start(self._roll_quiet_hours(waiting))
-                return probes.INTERVAL_MS
-        return None
-
-    def _start(self, chore: Coroutine[Any, Any, None]) -> None:
-        async def run() -> None:
-            async with self._room_for_chores:
-                await chore
-
-        task = asyncio.create_task(run())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-
-    async def _probe(self, waiting: Waiting) -> None:
-        """Ask a held session's engine; have the session looked at if it works again. A failure waits for the next."""
-        try:
-            transport = await self._sender.transport(waiting.transport)
-            observation = await probes.probe(transport, waiting)
-            await self._probes.run(probes.write, waiting.session_id, observation)
-            if observation.state == ObservedState.WORKING:
-                await self.queues.signal([waiting.claimed.name])
-        except (psycopg.Error, QueueUnavailable, OtherDeployment) as error:
-            log.warning("what the engine of %s says could not be written: %s", waiting.claimed.name, error)
-
-    async def _roll_quiet_hours(self, waiting: Waiting) -> None:
-        """A quiet window is over: compute the next one, then have the session looked at."""
-        try:
-            if await self._rolls.run(quiet_hours.roll, waiting.session_id):
-                await self.queues.signal([waiting.claimed.name])
-        except Exception as error:  # the database, or Redis: the session is looked at again after the interval
-            log.warning("the next quiet hours of %s could not be set: %s", waiting.claimed.name, error)

@@ -17,21 +17,27 @@ from sessions_app.worker.outcomes import Flight, Settlement
 from sessions_app.worker.settle import Settled
 
 
+class Doubted(Protocol):
+    """Who knows what the database ought to have."""
+
+    known_token: int
+
+    def arise(self) -> None:
+        """PostgreSQL did not answer: it may have fenced, and whoever answers next may be another database."""
+
+
 class Onward(Protocol):
     """Who decides which sessions may go on, and takes their next flights."""
 
     worker: uuid.UUID
     limits: TransportLimits
-    known_token: int
+    doubts: Doubted
 
     def may_go_on(self, flight: Flight) -> bool:
         """Whether the session may go on after this flight, instead of being given back."""
 
     def take_off(self, fenced: Fenced) -> None:
         """Take what was fenced."""
-
-    def doubt(self) -> None:
-        """PostgreSQL did not answer: it may have fenced, and whoever answers next may be another database."""
 
 
 async def settle_and_fence(

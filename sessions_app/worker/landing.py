@@ -232,14 +232,14 @@ class Landing:
             room = self._onward.limits.room_after(settlement.flight for settlement in batch)
             settled, fenced = await store.run_for(
                 len(batch), settle_and_fence, self._onward.worker, batch, list(going.values()), room,
-                self._onward.known_token,
+                self._onward.doubts.known_token,
             )  # fmt: skip
         except (psycopg.errors.LockNotAvailable, psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError):
             # Rolled back: somebody has locked one of the sessions, or an outcome cannot be written as it is.
             return False
         except psycopg.Error as error:
             log.warning("outcomes have to be written again: %s", str(error).strip())
-            self._onward.doubt()
+            self._onward.doubts.arise()
             return False
         finally:
             self._going_count -= 1
