@@ -93,7 +93,7 @@ def test_what_was_copied_of_a_job_is_found_by_its_id(redis_client: redis.Redis) 
     run(policy=Policy.ARCHIVE)
     analyze("wa_orphan_entry")
     orphan = Orphan.objects.get()
-    wanted = list(OrphanEntry.objects.order_by("index").values_list("job_id", flat=True)[700:1200])
+    wanted = list(OrphanEntry.objects.order_by("index").values_list("job_id", flat=True)[700:800])
     with rows_read("wa_orphan_entry") as read:
         found = OrphanEntry.objects.raw_of(orphan, wanted)
         assert len(wanted) <= read() <= 2 * len(wanted)
