@@ -18,6 +18,7 @@ PART = 10_000
 # No single command may hold Redis up for so long.
 _HELD_UP_MICROS = 10_000
 _TRIES = 3
+_JOB = keys.job_key("").encode()
 
 
 def clone(row: models.Model, count: int, *, start: int = 2, **own: str) -> None:
@@ -133,7 +134,8 @@ def assert_redis_is_never_blocked(
     """Fail if a command holds Redis up for 10 ms each time that `act` is done; `again` makes it possible once more.
 
     On a busy machine any command may be slow once, for the server itself is made to wait. One that has too much to do
-    is slow every time.
+    is slow every time. Of a million that each write one job some are always met by such a wait, so that it counts
+    only when it is the same job each time.
     """
     slow = _slow(client, act)
     for _ in range(_TRIES - 1):
@@ -154,8 +156,9 @@ def _slow(client: redis.Redis, act: Callable[[], Any]) -> dict[bytes, list[int]]
     found: dict[bytes, list[int]] = {}
     for entry in client.slowlog_get(128):
         # A script is called by its hash.
-        name, *rest = entry["command"].split(b" ", 2)
-        kind = b" ".join([name, *rest[:1]]) if name.upper() in (b"EVALSHA", b"EVAL") else name
+        name, first, *_ = [*entry["command"].split(b" ", 2), b""]
+        is_told_apart = name.upper() in (b"EVALSHA", b"EVAL") or first.startswith(_JOB)
+        kind = b" ".join([name, first]) if is_told_apart else name
         found.setdefault(kind, []).append(entry["duration"])
     client.config_set("slowlog-log-slower-than", before)
     return found
