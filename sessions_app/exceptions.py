@@ -16,7 +16,8 @@ WaqueueError                      has a stable `code`
 ├── InvalidInput                  names the fields that are wrong
 │   └── IdempotencyKeyReused
 ├── QueueUnavailable              Redis cannot be reached: kept in PostgreSQL, repaired later
-│   └── OtherDeployment           this Redis belongs to another database
+│   ├── OtherDeployment           this Redis belongs to another database
+│   └── OlderDatabase             this database lacks attempts that Redis knows of
 └── SendError                     what a transport raises; its class says what to do next
     ├── RetryableError            not accepted, may work later: another attempt after a wait
     ├── NotConnected              not accepted, the link is down: the queue holds, no attempt is spent

@@ -7,18 +7,19 @@ last commits, or a backup that was restored. Until that is cleared, no session g
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import psycopg
 from django.db import Error as DatabaseError
 
 from sessions_app.database import end
 from sessions_app.exceptions import OutcomeUnknown, QueueUnavailable
-from sessions_app.queues.dispatch import Claim, DispatchQueues, GiveBack
+from sessions_app.queues.dispatch import Claim, DispatchQueues, GiveBack, SettledJob
 from sessions_app.reconciliation import older_database
 from sessions_app.worker import outcomes
 from sessions_app.worker.fence import newest_token, own_flights
 from sessions_app.worker.landing import Landing
+from sessions_app.worker.lost_attempts import Handed, put_back
 from sessions_app.worker.outcomes import Flight
 from sessions_app.worker.store import Store
 from sessions_app.worker.thread import Thread
@@ -33,10 +34,10 @@ _LOST = "it was handed over, and PostgreSQL has lost what came of it"
 
 
 class Doubts:
-    """What one worker knows of its attempts, held against what the database has. `tokens` are those in flight."""
+    """What one worker knows of its attempts, held against what the database has. `flights` are by session name."""
 
     def __init__(
-        self, worker: uuid.UUID, queues: DispatchQueues, fences: Store, landing: Landing, tokens: Callable[[], set[int]]
+        self, worker: uuid.UUID, queues: DispatchQueues, fences: Store, landing: Landing, flights: Mapping[str, Flight]
     ) -> None:
         # The highest attempt that this database is known to have.
         self.known_token = 0
@@ -44,9 +45,9 @@ class Doubts:
         self._queues = queues
         self._fences = fences
         self._landing = landing
-        self._tokens = tokens
+        self._flights = flights
         # The newest attempt of each session that this worker has handed over, or was about to, by its name.
-        self._handed: dict[str, int] = {}
+        self._handed: dict[str, Handed] = {}
         self._restores = Thread("older database")
         self._count = 0
         self._cleared = 0
@@ -63,7 +64,7 @@ class Doubts:
     def note(self, flight: Flight) -> None:
         """Remember an attempt that is about to be handed over."""
         self.known_token = max(self.known_token, flight.token)
-        self._handed[flight.session_name] = flight.token
+        self._handed[flight.session_name] = Handed.of(flight)
 
     async def clear(self, claim: Claim) -> bool:
         """Ask the database if there is any doubt, or if Redis knows of an attempt beyond what is known here.
@@ -93,8 +94,9 @@ class Doubts:
     async def return_unanswered(self) -> None:
         """Put back by token what a fence fenced whose commit was not answered: nothing of it was handed over.
 
-        What was handed over and is in flight once more is uncertain: a server that lost its last commits, as a replica
-        may have, has lost that outcome. Raises psycopg.Error.
+        A server that lost its last commits, as a replica may have, has lost outcomes and attempts: what was handed over
+        and is in flight once more is uncertain, and what waits once more is given the attempt that it has forgotten.
+        Raises psycopg.Error.
         """
         # No session goes on while there is doubt, so that after this nothing is fenced that is not known here.
         await self._landing.none_going()
@@ -102,15 +104,35 @@ class Doubts:
             # A server goes on without its client: what it still commits has to be there before the look.
             await self._fences.run(end, given_up := list(store.given_up))
             del store.given_up[: len(given_up)]
-        known = self._tokens()
-        lost = await self._fences.run(own_flights, self._worker)
+        known = {flight.token for flight in self._flights.values()}
+        unknown = [flight for flight in await self._fences.run(own_flights, self._worker) if flight.token not in known]
         self._landing.add(
-            outcomes.returned(flight, "the fence was not answered")
-            if flight.token > self._handed.get(flight.session_name, 0)
-            else outcomes.refused(flight, OutcomeUnknown(_LOST))
-            for flight in lost
-            if flight.token not in known
+            outcomes.refused(flight, OutcomeUnknown(_LOST))
+            if self._was_handed_over(flight)
+            else outcomes.returned(flight, "the fence was not answered")
+            for flight in unknown
         )
+        await self._put_back_lost()
+
+    def _was_handed_over(self, flight: Flight) -> bool:
+        handed = self._handed.get(flight.session_name)
+        return handed is not None and flight.token <= handed.token
+
+    async def _put_back_lost(self) -> None:
+        """Others may have gone on meanwhile in a database that lost attempts: the newest one says nothing of those."""
+        handed = list(self._handed.items())
+        if not handed:
+            return
+        flying = {flight.token for flight in self._flights.values()}
+        lost = await self._fences.run(put_back, self._worker, [one for _, one in handed], flying)
+        over = {one.token: one for one in lost if one.is_over}
+        jobs = [SettledJob(name, str(one.message_id)) for name, one in handed if one.token in over]
+        self._landing.give_back((), jobs)
+        if lost:
+            log.warning(
+                "PostgreSQL has lost its last commits: %d attempts of this worker put back, %d of them as uncertain",
+                len(lost), len(over),
+            )  # fmt: skip
 
     def close(self) -> None:
         """End the thread in which an older database is resolved."""
@@ -118,6 +140,8 @@ class Doubts:
 
     async def _resolve_older_database(self, claim: Claim) -> None:
         """Attempts are known that this database, restored from a backup, has never made."""
+        # Once it goes on above them, what this worker remembers is held against it.
+        self.arise()
         self._landing.give_back(GiveBack(session, _OLDER_MS) for session in claim.sessions)
         try:
             # Redis hears of an attempt when it is settled: what this worker has in flight may be newer.

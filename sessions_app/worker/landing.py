@@ -17,6 +17,7 @@ from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBac
 from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.going_on import Onward, settle_and_fence
+from sessions_app.worker.lost_attempts import Handed, put_back
 from sessions_app.worker.outcomes import Flight, Settlement, refused
 from sessions_app.worker.settle import Settled, settle
 from sessions_app.worker.store import FEW_ROWS, Store
@@ -246,8 +247,11 @@ class Landing:
             if not self._going_count:
                 self._none_going.set()
         crash_points.reach("go on: committed")
-        self._after(settled, going)
+        self._after([one for one in settled if not one.is_lost], going)
         self._onward.take_off(fenced)
+        if lost := [one.settlement for one in settled if one.is_lost]:
+            # None of these went on: the database did not have them in flight.
+            self._after(await self._write(store, lost), going)
         return True
 
     async def _write(self, store: Store, batch: Sequence[Settlement]) -> list[Settled]:
@@ -256,6 +260,9 @@ class Landing:
             crash_points.reach("settle: about to write")
             try:
                 settled = await store.run_for(len(batch), settle, batch)
+                if lost := [Handed.of(one.settlement.flight) for one in settled if one.is_lost]:
+                    await store.run(put_back, self._onward.worker, lost, {one.token for one in lost})
+                    settled = await store.run_for(len(batch), settle, batch)
                 crash_points.reach("settle: written")
                 self._settling.reset()
                 return settled
@@ -277,6 +284,7 @@ class Landing:
                 batch = [refused(refusal.flight, why)]
             except psycopg.Error as error:
                 # Also of a table that is not there: a migration or a restore is under way, and the outcome is known.
+                self._onward.doubts.arise()
                 await self._settling.wait(error)
 
     def _forget(self, flight: Flight) -> bool:

@@ -75,6 +75,7 @@ attempt AS (
     -- A hashed subplan: for a join the planner expects one row and compares every result with every message.
     FROM (SELECT *, token IN (SELECT token FROM message) AS is_current FROM result) r
     WHERE a.token = r.token AND a.message_id = r.message_id
+    RETURNING a.token
 ),
 event AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
@@ -162,7 +163,7 @@ SELECT r.token,
                        AND (w.status = r.status OR r.status = 'sent' AND w.status IN ('delivered', 'read'))
                 FROM wa_message w WHERE w.id = r.message_id), false),
        greatest(0, r.retry_ms, (1000 * extract(epoch FROM d.next_send_at - now()))::bigint),
-       coalesce(d.hold, ''), coalesce(d.is_new_hold, false)
+       coalesce(d.hold, ''), coalesce(d.is_new_hold, false), r.token NOT IN (SELECT token FROM attempt)
 FROM result r LEFT JOIN message m ON m.token = r.token LEFT JOIN dispatch d ON d.session_id = r.session_id
 """
 
@@ -173,6 +174,7 @@ class Settled:
 
     `is_current` says that it decided the message, and was not only kept as evidence. `delay_ms` is the wait that pace
     and retry ask of the session. `hold` is what now holds it, and `is_new_hold` that this settlement is why.
+    `is_lost` says that the database does not have the attempt.
     """
 
     settlement: Settlement
@@ -180,6 +182,7 @@ class Settled:
     delay_ms: int
     hold: str
     is_new_hold: bool
+    is_lost: bool
 
     @property
     def is_open(self) -> bool:

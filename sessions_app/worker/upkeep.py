@@ -99,9 +99,14 @@ class Upkeep:
 
     async def _beat(self) -> None:
         landing = self._dispatcher.landing
-        is_known = await self._beats.run(
-            heartbeat.beat, self._dispatcher.worker, len(self._dispatcher.flights), landing.settled_count
-        )
+        try:
+            is_known = await self._beats.run(
+                heartbeat.beat, self._dispatcher.worker, len(self._dispatcher.flights), landing.settled_count
+            )
+        except psycopg.Error:
+            # Another may answer next, also while nothing is claimed or written.
+            self._dispatcher.doubts.arise()
+            raise
         if not is_known:
             await self.register()
 

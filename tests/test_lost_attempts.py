@@ -1,0 +1,199 @@
+"""A standby was promoted without the last commits, and others went on with it: nothing is sent twice untold."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis
+
+from sessions_app.models import Attempt, Event, InFlight, Message, Status
+from sessions_app.worker.dispatcher import Dispatcher
+from sessions_app.worker.lost_attempts import Handed, put_back
+from sessions_app.worker.outcomes import Flight, accepted
+from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, workers
+from tests.processes import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.fault(14)]
+
+Act = Callable[[Dispatcher, Flight, LabWorker, LabWorker], Awaitable[Any]]
+
+
+async def forget(database: LabWorker) -> None:
+    """Have the database as a standby has it that never heard of what was fenced and settled."""
+    await database.execute("DELETE FROM wa_attempt")
+    await database.execute("DELETE FROM wa_in_flight")
+    await database.execute(
+        "UPDATE wa_message SET status = 'queued', token = NULL, attempts = 0, provider_id = '', sent_at = NULL"
+    )
+
+
+def after_a_promotion(act: Act, *, has_landed: bool = False) -> Any:
+    """Let a worker hand a message over, its database lose that, and another go on there with a session of its own.
+
+    `act` gets the dispatcher that remembers, its flight, its connection, and the other worker.
+    """
+    session_with("one", "two")
+    session_with("elsewhere", name="other")
+
+    async def run() -> Any:
+        async with workers(2) as (own, other):
+            loop = await make_dispatcher(own)
+            fenced = await own.fence("s")
+            (flight,) = fenced.flights
+            loop.doubts.note(flight)
+            if not has_landed:
+                loop.flights["s"] = flight
+            await forget(own)
+            newer = await other.fence_one("other")
+            assert newer.token > flight.token
+            try:
+                return await act(loop, flight, own, other)
+            finally:
+                await loop.close()
+
+    return asyncio.run(run())
+
+
+def first() -> Message:
+    return Message.objects.get(text="one")
+
+
+def told() -> list[tuple[str, int]]:
+    events = Event.objects.filter(message=first(), data__has_key="attempt").order_by("pk")
+    return [(event.kind, event.data["attempt"]) for event in events]
+
+
+def test_what_is_with_its_engine_still_is_in_flight_again_and_nobody_else_sends_it(redis_client: redis.Redis) -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        loop.doubts.arise()
+        await loop._claim(0)
+        assert not (await other.fence("s")).flights
+        loop.landing._after(await loop.landing._write(loop.landing.stores[0], [accepted(flight, "engine-1")]))
+        assert not loop.flights
+
+    after_a_promotion(act)
+    assert (first().status, first().provider_id, first().attempts) == (Status.SENT, "engine-1", 1)
+    assert Attempt.objects.get(message=first()).outcome == "sent"
+    assert not InFlight.objects.filter(session__name="s").exists()
+    assert {kind for kind, _ in told()} == {"message.sent"}
+
+
+def test_an_answer_that_comes_before_anybody_doubts_is_the_message_s_all_the_same() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        loop.landing._after(await loop.landing._write(loop.landing.stores[0], [accepted(flight, "engine-1")]))
+
+    after_a_promotion(act)
+    assert (first().status, first().provider_id) == (Status.SENT, "engine-1")
+    assert not InFlight.objects.filter(session__name="s").exists()
+
+
+def test_a_session_does_not_go_on_past_an_attempt_that_was_lost_and_its_answer_is_kept() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        (flight.claimed,) = claimed("s")
+        loop.doubts.known_token = 0
+        sent = accepted(flight, "engine-1")
+        assert await loop.landing._write_and_go_on(loop.landing.stores[0], [sent], {"s": flight.claimed})
+        assert not loop.flights
+
+    after_a_promotion(act)
+    assert list(Message.objects.filter(session__name="s").order_by("seq").values_list("status", flat=True)) == [
+        Status.SENT, Status.QUEUED,
+    ]  # fmt: skip
+
+
+def test_what_had_landed_is_uncertain_and_that_is_told(redis_client: redis.Redis) -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> int:
+        loop.doubts.arise()
+        await loop._claim(0)
+        assert [job.message_id for job in loop.landing._jobs] == [str(flight.message_id)]
+        assert (await other.fence_one("s")).content["text"] == "two"
+        return flight.token
+
+    token = after_a_promotion(act, has_landed=True)
+    assert (first().status, first().attempts, first().token) == (Status.UNCERTAIN, 1, token)
+    assert Attempt.objects.get(message=first()).outcome == "uncertain"
+    assert told() == [("message.uncertain", token)]
+
+
+@pytest.mark.parametrize("has_landed", [False, True])
+def test_what_another_worker_sends_once_more_before_that_is_known_is_told(
+    has_landed: bool, redis_client: redis.Redis
+) -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> tuple[int, int]:
+        again = await other.fence_one("s")
+        assert again.message_id == flight.message_id
+        loop.doubts.arise()
+        await loop._claim(0)
+        await other.settle(accepted(again, "engine-2"))
+        return flight.token, again.token
+
+    lost, again = after_a_promotion(act, has_landed=has_landed)
+    assert told() == [("message.uncertain", lost)]
+    # Both are to be seen, with what the engine said to the second.
+    assert list(Attempt.objects.filter(message=first()).order_by("token").values_list("token", "provider_id")) == [
+        (lost, ""), (again, "engine-2"),
+    ]  # fmt: skip
+    assert not InFlight.objects.filter(session__name="s").exists()
+
+
+def test_what_another_worker_has_sent_stays_sent_and_is_told() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> int:
+        await other.settle(accepted(await other.fence_one("s"), "engine-2"))
+        loop.doubts.arise()
+        await loop._claim(0)
+        return flight.token
+
+    lost = after_a_promotion(act, has_landed=True)
+    assert (first().status, first().provider_id) == (Status.SENT, "engine-2")
+    assert ("message.uncertain", lost) in told()
+
+
+def test_what_is_put_back_twice_at_once_is_put_back_once() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> list[int]:
+        handed = [Handed.of(flight)]
+        # The second waits for what the first has locked, and began before it committed.
+        await own.execute("BEGIN")
+        one = await put_back(own.connection, own.id, handed, {flight.token})
+        later = asyncio.create_task(put_back(other.connection, own.id, handed, ()))
+
+        async def waits() -> bool:
+            pids = [other.connection.info.backend_pid]
+            return bool((await own.execute("SELECT pg_blocking_pids(%s) <> '{}'", pids))[0][0])
+
+        await until(waits, 10, "it waits for the message")
+        await own.execute("COMMIT")
+        return [len(one), len(await later)]
+
+    assert after_a_promotion(act) == [1, 0]
+    assert first().status == Status.SENDING
+    assert told() == []
+
+
+def test_a_token_that_was_given_out_again_is_not_taken_for_the_attempt() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        await own.execute("UPDATE wa_attempt SET token = %s", [flight.token])
+        assert len(await put_back(own.connection, own.id, [Handed.of(flight)], {flight.token})) == 1
+
+    after_a_promotion(act)
+    assert (first().status, first().token) == (Status.UNCERTAIN, None)
+    assert Attempt.objects.get().message.text == "elsewhere"
+    assert [kind for kind, _ in told()] == ["message.uncertain"]
+
+
+def test_where_nothing_is_lost_nothing_is_put_back(redis_client: redis.Redis) -> None:
+    session_with("one", "two")
+
+    async def act() -> list[Any]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            flight = await own.fence_one("s")
+            loop.doubts.note(flight)
+            before = await put_back(own.connection, own.id, [Handed.of(flight)], {flight.token})
+            await own.settle(accepted(flight, "engine-1"))
+            after = await put_back(own.connection, own.id, [Handed.of(flight)], ())
+            await loop.close()
+            return before + after
+
+    assert asyncio.run(act()) == []
+    assert first().status == Status.SENT
