@@ -132,6 +132,11 @@ class Transport(ABC):
         raise OutcomeUnknown(f"{self.name} cannot be asked")
 
     @classmethod
+    def engine(cls, config: dict[str, Any]) -> str:
+        """Which engine serves a session of this `config`: what one that hangs must not hold up for the others."""
+        return cls.name
+
+    @classmethod
     def client_id(cls, message_id: uuid.UUID) -> str:
         """The id that `send` gives a message, the same in each attempt; empty where the engine takes none.
 

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import psycopg
 
@@ -12,6 +12,7 @@ from sessions_app.exceptions import OtherDeployment, QueueUnavailable
 from sessions_app.models import PROBED_HOLDS, ObservedState
 from sessions_app.queues.dispatch import AGAIN_MS, DispatchQueues
 from sessions_app.services import quiet_hours
+from sessions_app.transports import registry
 from sessions_app.worker import probes
 from sessions_app.worker.fence import Verdict, Waiting
 from sessions_app.worker.sender import Sender
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 _OVERTAKEN_MS = 100
 # So many wait for their transport that this one is not even parked.
 _BUSY_MS = 5_000
-# Probes and the like at once.
-_CHORES = 20
+# Probes of one engine at once: those of one that hangs keep no other's waiting.
+_PROBES = 20
 
 
 class Waits:
@@ -37,7 +38,10 @@ class Waits:
         self._probes = Store(worker)
         self._rolls = Thread("quiet hours")
         self._chores: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(_CHORES)
+        # The sessions whose chore has not begun: it will find what is the case then, and one more would find the same.
+        self._waiting: set[int] = set()
+        # By what is asked. Those that nobody waits for are forgotten.
+        self._rooms: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @property
     def has_chores(self) -> bool:
@@ -45,7 +49,10 @@ class Waits:
         return bool(self._chores)
 
     def delay_ms(self, waiting: Waiting) -> int | None:
-        """When to look at a session again that sends nothing now, in ms; None for not until it is signalled."""
+        """When to look at a session again that sends nothing now, in ms; None for not until it is signalled.
+
+        What has to be asked on its behalf meanwhile is begun.
+        """
         match waiting.verdict:
             case Verdict.WAIT:
                 return max(waiting.delay_ms or 0, 1)
@@ -61,10 +68,10 @@ class Waits:
             case Verdict.EXPIRED:
                 return 0
             case Verdict.HELD if waiting.hold in PROBED_HOLDS:
-                self._start(self._probe(waiting))
+                self._start(self._probe, waiting, _engine(waiting))
                 return probes.INTERVAL_MS
             case Verdict.QUIET_OVER:
-                self._start(self._roll_quiet_hours(waiting))
+                self._start(self._roll_quiet_hours, waiting, "quiet hours")
                 return probes.INTERVAL_MS
         return None
 
@@ -78,10 +85,16 @@ class Waits:
         await self._probes.close()
         self._rolls.close()
 
-    def _start(self, chore: Coroutine[Any, Any, None]) -> None:
+    def _start(self, chore: Callable[[Waiting], Awaitable[None]], waiting: Waiting, asked: str) -> None:
+        if waiting.session_id in self._waiting:
+            return
+        self._waiting.add(waiting.session_id)
+        room = self._rooms.setdefault(asked, asyncio.Semaphore(_PROBES))
+
         async def run() -> None:
-            async with self._room:
-                await chore
+            async with room:
+                self._waiting.discard(waiting.session_id)
+                await chore(waiting)
 
         task = asyncio.create_task(run())
         self._chores.add(task)
@@ -105,3 +118,10 @@ class Waits:
                 await self._queues.signal([waiting.claimed.name])
         except Exception as error:  # the database, or Redis: the session is looked at again after the interval
             log.warning("the next quiet hours of %s could not be set: %s", waiting.claimed.name, error)
+
+
+def _engine(waiting: Waiting) -> str:
+    """Whose answer a probe waits for."""
+    if waiting.transport not in registry.names():
+        return waiting.transport
+    return registry.get(waiting.transport).engine(waiting.config)

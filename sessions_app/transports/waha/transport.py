@@ -127,6 +127,11 @@ class WahaTransport(Transport):
         return replies.finding(reply, bare, _secrets(config))
 
     @classmethod
+    def engine(cls, config: dict[str, Any]) -> str:
+        """The address of its WAHA."""
+        return str(config.get("base_url", ""))
+
+    @classmethod
     def client_id(cls, message_id: uuid.UUID) -> str:
         """The bare id that `send` asks WAHA to use."""
         return client_ids.client_id(message_id)
