@@ -10,13 +10,15 @@ import redis
 from django.db import connections
 from django.utils import timezone
 
-from sessions_app.models import Attempt, InFlight, Message, SessionDispatch, Status
+from sessions_app.models import Attempt, InFlight, LoopbackEntry, Message, SessionDispatch, Status
 from sessions_app.queues.dispatch import DispatchQueues, GiveBack
 from sessions_app.services.pacing import Pacing
+from sessions_app.transports.loopback import LoopbackTransport
 from sessions_app.worker import dispatcher as dispatching
 from sessions_app.worker import landing
 from sessions_app.worker.fence import Verdict, Waiting
 from sessions_app.worker.landing import Landing
+from sessions_app.worker.limits import TransportLimits
 from sessions_app.worker.outcomes import accepted
 from sessions_app.worker.settle import settle
 from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, until_blocked, workers
@@ -172,6 +174,75 @@ def test_a_locked_row_keeps_no_other_outcome_from_being_written() -> None:
 
     assert asyncio.run(act()) == (["a", "c"], 1)
     assert set(Message.objects.values_list("status", flat=True)) == {Status.SENT}
+
+
+def test_one_that_waits_for_room_and_is_claimed_again_is_sent_once(redis_client: redis.Redis) -> None:
+    session_with("one", "two")
+
+    async def act() -> tuple[int, int]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            loop.limits = TransportLimits({"loopback": 5}, loop.flights)
+            (first,) = (await loop.queues.claim(10, 0)).sessions
+            assert loop.limits.park("loopback", first)
+            await loop.queues.signal(["s"])
+            await loop._claim(10)
+            sends = len(loop._sends)
+            await loop.drain(5)
+            parked = loop.limits.parked_count
+            await loop.close()
+            return sends, parked
+
+    assert asyncio.run(act()) == (1, 0)
+    assert LoopbackEntry.objects.count() == 1
+
+
+@pytest.mark.fault(33)
+def test_when_postgresql_fails_in_the_middle_of_a_claim_all_of_it_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def act() -> list[str]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+
+            async def fail(connection: Any, worker: Any, sessions: Any, *args: Any, **kwargs: Any) -> Any:
+                if len(sessions) > 1:
+                    raise psycopg.errors.LockNotAvailable("somebody has one of them")
+                raise psycopg.OperationalError("the server is gone")
+
+            monkeypatch.setattr(dispatching, "fence", fail)
+            with pytest.raises(psycopg.OperationalError):
+                await loop._fence(claimed("a", "b", "c", "d"))
+            backs = sorted(back.session.name for back in loop.landing._backs)
+            await loop.close()
+            return backs
+
+    assert asyncio.run(act()) == ["a", "b", "c", "d"]
+
+
+def test_what_is_stopped_before_its_transport_was_open_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    session_with("one", name="a")
+    session_with("one", name="b")
+
+    async def never(self: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(LoopbackTransport, "open", never)
+
+    async def act() -> set[str]:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            await loop._fence(claimed("a"))
+            await asyncio.sleep(0)
+            # The other's send has not even begun.
+            await loop._fence(claimed("b"))
+            await loop.drain(0)
+            outcomes = {str(result.outcome) for result in loop.landing._results}
+            assert len(loop.landing._results) == 2
+            await loop.close()
+            return outcomes
+
+    assert asyncio.run(act()) == {"returned"}
 
 
 def test_a_database_that_turns_out_to_be_older_is_doubted_at_once() -> None:

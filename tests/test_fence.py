@@ -88,6 +88,17 @@ def test_many_sessions_are_fenced_in_one_commit_and_the_empty_ones_leave_no_rese
 
 
 @pytest.mark.fault(33)
+def test_a_session_that_is_named_twice_sends_one_message() -> None:
+    session_with("one", "two")
+
+    async def act() -> int:
+        async with workers(1) as (own,):
+            return len((await own.fence("s", "s")).flights)
+
+    assert asyncio.run(act()) == 1
+
+
+@pytest.mark.fault(33)
 def test_two_workers_who_fence_one_session_at_once_send_one_message() -> None:
     session_with("one", "two")
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from sessions_app.database import connect
 from sessions_app.exceptions import OlderDatabase, QueueUnavailable
-from sessions_app.models import Deployment, Message, Session, Status
+from sessions_app.models import Deployment, Event, Message, Session, Status
 from sessions_app.queues import keys, mirror
 from sessions_app.reconciliation import older_database, rebuild
 from sessions_app.reconciliation.stranded import signal_stranded
@@ -117,6 +117,24 @@ def test_no_queue_is_written_anew_from_a_database_that_is_older(alpha: Session, 
             write()
     assert not redis_client.exists(QUEUE)
     assert Deployment.current().redis_generation != "another"
+
+
+def test_what_lands_while_it_is_looked_at_is_not_told_as_uncertain(
+    alpha: Session, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_client.delete(QUEUE, keys.DUE, *(keys.job_key(job) for job in line(alpha)))
+    redis_client.hset(keys.META, "mark", newest_token() + 1000)
+    read = mirror.job_ids
+
+    def land_meanwhile(*arguments: Any, **options: Any) -> Any:
+        Message.objects.filter(text="a").update(status=Status.SENT)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(older_database.mirror, "job_ids", land_meanwhile)
+    run()
+    told = Event.objects.filter(kind="message.uncertain").values_list("message__text", flat=True)
+    assert sorted(told) == ["b", "c", "d"]
+    assert Message.objects.get(text="a").status == Status.SENT
 
 
 @pytest.mark.parametrize(("due_in_ms", "doubted"), [(10_000, 1), (60_000, 0)])

@@ -82,17 +82,19 @@ def _doubt(session: Session, client: redis.Redis) -> int:
     if not doubted:
         return 0
     with transaction.atomic():
-        sending = Message.objects.filter(pk__in=doubted, status=Status.SENDING)
-        flying = [token for token in sending.values_list("token", flat=True) if token is not None]
-        # Messages before their attempts, as a settle writes them.
-        count = Message.objects.filter(pk__in=doubted, status__in=UNSENT).update(
+        # Messages before their attempts, as a settle writes them. What lands meanwhile is certain.
+        still = Message.objects.filter(pk__in=doubted, status__in=UNSENT).select_for_update().order_by("pk")
+        rows = list(still.values_list("pk", "status", "token"))
+        uncertain = [pk for pk, _, _ in rows]
+        flying = [token for _, status, token in rows if status == Status.SENDING and token is not None]
+        count = Message.objects.filter(pk__in=uncertain).update(
             status=Status.UNCERTAIN, error_class="uncertain", error_detail=_WHY
         )
         # What a worker has at an engine just now: its answer, when it comes, is one to an attempt that was given up.
         Attempt.objects.filter(token__in=flying, outcome="").update(outcome=Outcome.UNCERTAIN, finished_at=Now())
         Event.objects.bulk_create(
             Event(kind=EventKind.MESSAGE_UNCERTAIN, session=session, message_id=pk, data={"error": _WHY})
-            for pk in doubted
+            for pk in uncertain
         )
     log.warning("session %s: %d messages may have been sent before the backup was restored", session.name, count)
     mirror.take_out(session.name, doubted, client=client)

@@ -54,13 +54,13 @@ async def run_forever(stopping: asyncio.Event) -> None:
     try:
         while not stopping.is_set():
             try:
-                waiting = await thread.run(tasks.enqueue_abandoned)
+                if await thread.run(tasks.enqueue_abandoned):
+                    await _run_child(stopping)
                 backoff.reset()
-            except (DatabaseError, QueueUnavailable) as error:
+            except (DatabaseError, QueueUnavailable, OSError) as error:
+                # OSError: a machine that is out of memory or of processes begins no child, but the sends go on.
                 await backoff.wait(error)
                 continue
-            if waiting:
-                await _run_child(stopping)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await stopping.wait()

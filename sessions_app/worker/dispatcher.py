@@ -67,7 +67,7 @@ class Dispatcher:
         # A session that another worker has in its fence is left to it, and does not hold up the others.
         self._fences = Store(worker, lock_timeout_ms=_LOCK_TIMEOUT_MS)
         self._avoided: dict[str, float] = {}
-        self.doubts = Doubts(worker, self.queues, self._fences, self.landing, self.tokens)
+        self.doubts = Doubts(worker, self.queues, self._fences, self.landing, self.flights)
         self._waits = Waits(worker, self.queues, self._sender)
         # Sessions go on only while no other one is due.
         self._others_wait = False
@@ -169,6 +169,8 @@ class Dispatcher:
         while self._sends and clock.now() < limit:
             await asyncio.wait(self._sends, timeout=limit - clock.now())
         self._waits.cancel()
+        # One that is cancelled before its first step would end without an outcome.
+        await asyncio.sleep(0)
         for send in self._sends:
             send.cancel()
         if self._sends:
@@ -196,13 +198,14 @@ class Dispatcher:
         if claim.sessions:
             self.idle_since = clock.now()
             crash_points.reach("claim: answered")
-        to_fence = [] if claim.is_suspended else self.limits.unpark(ready)
-        to_fence += [
+        # Before any is unparked: one that waits here and was claimed again is fenced once.
+        fresh = [
             session
             for session in claim.sessions
-            if not (self._is_flying(session) or self._avoids(session) or self.limits.is_parked(session))
+            if not (self._is_flying(session) or self.limits.is_parked(session) or self._avoids(session))
         ]
-        if to_fence:
+        parked = [] if claim.is_suspended else self.limits.unpark(ready)
+        if to_fence := parked + fresh:
             await self._fence(to_fence)
         return claim
 
@@ -267,7 +270,11 @@ class Dispatcher:
             self.landing.give_back([GiveBack(sessions[0], _AVOID_MS)])
             return
         middle = len(sessions) // 2
-        await self._fence(sessions[:middle])
+        try:
+            await self._fence(sessions[:middle])
+        except psycopg.Error:
+            self.landing.give_back(GiveBack(session, 1000) for session in sessions[middle:])
+            raise
         await self._fence(sessions[middle:])
 
     async def _send(self, flight: Flight) -> None:

@@ -240,6 +240,8 @@ async def fence(
     """
     # Before the first statement: the deadline on this clock is never later than the one in the database.
     fenced_at = clock.now()
+    # Whoever is named twice would be sent twice.
+    claimed = list({session.name: session for session in claimed}.values())
     # A pipeline is one transaction, without a BEGIN: everything up to its end commits or fails together.
     async with connection.pipeline():
         await connection.execute(

@@ -30,6 +30,8 @@ class Sender:
             if transport is None:
                 async with asyncio.timeout(FROZEN_SECONDS):
                     transport = await self.transport(flight.transport)
+        except asyncio.CancelledError:
+            return returned(flight, "the worker was stopped before the hand-over")
         except Exception as error:  # whatever a transport raises while it opens, the message was not handed over
             log.exception("the transport %s could not be opened", flight.transport)
             return returned(flight, f"the transport {flight.transport} could not be opened: {error}", wait_ms=5000)
