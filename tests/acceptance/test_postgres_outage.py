@@ -112,9 +112,8 @@ def assert_all_were_sent_once_and_in_order(site: Site, engine: WahaStub, clients
 
 
 def assert_refused_as_promised(clients: list[Client]) -> None:
-    """That each client was refused for a while, each time with a 503 that says when to try again."""
+    """That whoever was refused was told each time by a 503 when to try again."""
     for client in clients:
-        assert client.refused
         for answer in client.refused:
             assert (answer.status, answer["code"]) == (503, "database_unavailable")
             assert int(answer.headers["Retry-After"]) > 0
@@ -133,6 +132,7 @@ def test_restarts_of_postgresql_lose_nothing_and_send_nothing_twice(
     enough = len(engine.accepted) + 60
     wait_until(lambda: len(engine.accepted) > enough, 90, "it sends again")
     assert_all_were_sent_once_and_in_order(site, engine, clients)
+    assert_refused_as_promised(clients)
     assert all(worker.is_running() for worker in both)
 
 
@@ -164,4 +164,5 @@ def test_while_postgresql_is_down_nothing_is_sent_and_what_the_engine_answers_is
     enough = len(engine.accepted) + 60
     wait_until(lambda: len(engine.accepted) > enough, 90, "it sends again")
     assert_all_were_sent_once_and_in_order(site, engine, clients)
+    assert all(client.refused for client in clients)
     assert_refused_as_promised(clients)

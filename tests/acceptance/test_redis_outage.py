@@ -26,6 +26,8 @@ AWAY_S = outage_s(15)
 # A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
 MOST_BUSY = 0.05
 PACE_MS = 700
+# Longer than the loss: who forgets when the last one went sends the next one too soon.
+LONG_PACE_MS = 20_000
 
 
 @pytest.fixture
@@ -162,6 +164,9 @@ def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_i
     stack.redis.start()
     wait_until(lambda: stack.count(Status.SENT) > 150 and len(stack.ledger(finished)) == 20, 60, "they send")
     wait_until(lambda: stack.ledger(capped) == [0, 1, 2] and stack.ledger(paced), 60, "a cap is half used")
+    patient = stack.session("patient", pacing=Pacing(min_interval_ms=LONG_PACE_MS, max_interval_ms=LONG_PACE_MS))
+    stack.submit(patient, range(2))
+    wait_until(lambda: stack.ledger(patient) == [0], 60, "the first of a long pace is sent")
     stack.submit(slow, range(2))
     flying = wait_until(lambda: stack.in_flight([slow]), 30, "a slow send is under way")
     stack.redis.kill()
@@ -172,15 +177,16 @@ def test_a_redis_that_restarts_empty_or_with_old_data_is_put_right_and_nothing_i
         stack.submit(session, range(100, 110))
     stack.submit(capped, range(3, 8))
     stack.redis.start()
-    stack.wait_for(587, Status.SENT, within_s=120)
+    stack.wait_for(589, Status.SENT, within_s=120)
     for session in sessions:
         stack.assert_in_order_and_once(session, 110)
-    for session, count in ((finished, 20), (paced, 10), (slow, 2), (capped, 5)):
+    for session, count in ((finished, 20), (paced, 10), (patient, 2), (slow, 2), (capped, 5)):
         stack.assert_in_order_and_once(session, count)
     assert min(stack.gaps(paced)) >= PACE_MS / 1000
+    assert min(stack.gaps(patient)) >= LONG_PACE_MS / 1000
     # Besides those who rest, those above the cap, which counts on; none that was in flight is called uncertain.
     assert stack.count(Status.QUEUED) == 33
-    assert Message.objects.count() == 587 + 33
+    assert Message.objects.count() == 589 + 33
     assert set(Attempt.objects.filter(token__in=flying).values_list("outcome", flat=True)) == {"sent"}
     wait_until(lambda: stack.workers_listed() == 2, 60, "both workers are listed again")
     with redis.Redis.from_url(stack.redis.url) as client:

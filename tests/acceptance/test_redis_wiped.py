@@ -15,6 +15,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 EACH = 1000
 NEW = 10
 PACE_MS = 700
+# Longer than the loss: who forgets when the last one went sends the next one too soon.
+LONG_PACE_MS = 20_000
 CAP = 5
 REBUILD_S = 60
 
@@ -63,6 +65,10 @@ def test_a_flushall_with_a_hundred_thousand_queued_changes_nothing_that_anybody_
     stack.submit(half_used, range(CAP - 2))
     wait_until(lambda: len(stack.ledger(half_used)) == CAP - 2, 60, "a cap is half used")
 
+    patient = stack.session("patient", pacing=Pacing(min_interval_ms=LONG_PACE_MS, max_interval_ms=LONG_PACE_MS))
+    stack.submit(patient, range(2))
+    wait_until(lambda: stack.ledger(patient) == [0], 60, "the first of a long pace is sent")
+
     client = redis.Redis.from_url(stack.redis.url)
     began = stack.now()
     client.flushall()
@@ -95,11 +101,13 @@ def test_a_flushall_with_a_hundred_thousand_queued_changes_nothing_that_anybody_
     wait_until(lambda: len(stack.ledger(half_used)) == CAP, 60, "the rest of the cap is used")
     for session in crowd.paced:
         assert min(stack.gaps(session)) >= PACE_MS / 1000
+    wait_until(lambda: stack.ledger(patient) == [0, 1], 60, "the long pace goes on")
+    assert min(stack.gaps(patient)) >= LONG_PACE_MS / 1000
     assert stack.count(Status.UNCERTAIN, Status.FAILED) == 0
     for worker in both:
         assert worker.stop(60) == 0
     stack.assert_in_order_and_once(half_used, CAP)
-    for session in (*crowd.every, half_used):
+    for session in (*crowd.every, half_used, patient):
         assert job_ids(client, session.name) == line(session)
     assert len(client.keys(keys.job_key("*"))) == Message.objects.open().count()
     assert rebuilds.count() == 2
