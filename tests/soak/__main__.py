@@ -108,6 +108,7 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
             SEND_SECONDS, list(traffic.promises), list(engine.entries), aftermath.read_rows(stage), policies,
             _least(paces, "min_interval_ms"), _least(paces, "per_recipient_ms"), aftermath.read_counted(stage),
             person.resent, person.given_up, person.retried, person.pauses, remains,
+            traffic.cancelled,
         )  # fmt: skip
         found = check.violations(facts)
         for line in report.details(facts, found):

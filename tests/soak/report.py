@@ -64,7 +64,7 @@ def _story(facts: Facts, text: str) -> Iterator[str]:
 def _row(row: Row) -> Iterator[str]:
     yield (
         f"{row.text}: {row.status}, place {row.priority}/{row.seq}, {row.resends} resends, "
-        f"queued {_at(row.queued_at)}, told {sorted(row.told)}, id {row.id}"
+        f"queued {_at(row.queued_at)}, expires {_at(row.expires_at)}, told {sorted(row.told)}, id {row.id}"
     )
     for attempt in row.attempts:
         yield f"{row.text}: attempt {attempt.token}: {attempt.outcome or 'under way'}, fenced {_at(attempt.fenced_at)}"

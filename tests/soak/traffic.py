@@ -28,6 +28,8 @@ class Traffic:
         self.counts: Counter[str] = Counter()
         # Answers that no client can understand.
         self.strange: Counter[str] = Counter()
+        # Messages by id that were to be cancelled: also where no answer came, it may have been heard.
+        self.cancelled: set[str] = set()
         self._web = web
         self._numbers: defaultdict[str, int] = defaultdict(int)
         self._stopping = threading.Event()
@@ -133,8 +135,10 @@ class Traffic:
     def _cancel(self, known: list[str]) -> None:
         if not known:
             return
+        pk = known.pop()
+        self.cancelled.add(pk)
         try:
-            reply = self._web.call("POST", f"/messages/{known.pop()}/cancel")
+            reply = self._web.call("POST", f"/messages/{pk}/cancel")
         except Lost:
             return
         self.counts["cancelled"] += reply.status == 200
