@@ -461,6 +461,28 @@ def test_an_attempt_need_not_have_arrived() -> None:
     assert case.found() == set()
 
 
+@pytest.mark.parametrize("what", ["nothing was accepted", "nothing was handed over", "took effect"])
+def test_a_soak_in_which_nothing_happened_has_shown_nothing(what: str) -> None:
+    case = Case()
+    case.facts.monkey_at, case.facts.effects = (99.0, 200.0), 1
+    assert check.missing(case.facts) == []
+    assert report.verdict(True, [], "again") == (0, "every promise was kept")
+    match what:
+        case "nothing was accepted":
+            for promise in case.facts.promises:
+                promise.accepted_at = None
+        case "nothing was handed over":
+            case.facts.monkey_at = (103.0, 200.0)
+        case _:
+            case.facts.effects = 0
+    (line,) = check.missing(case.facts)
+    assert what in line
+    code, said = report.verdict(True, [line], "again")
+    assert code == 2 and line in said
+    # What was broken goes before what was not tried.
+    assert report.verdict(False, [line], "again")[0] == 1
+
+
 def test_high_priority_goes_before_only_once_it_was_accepted() -> None:
     case = Case()
     case.row("c", priority=0)

@@ -3,6 +3,7 @@
 from unittest.mock import MagicMock
 
 import pytest
+import redis
 
 from tests.soak import plan
 from tests.soak.monkey import Monkey
@@ -45,3 +46,13 @@ def test_two_minutes_hold_everything_that_the_monkey_can_do(seed: int) -> None:
 def test_every_worker_is_hit_sooner_or_later() -> None:
     killed = {act.target for act in plan.make(1, 600) if act.name == "worker.kill"}
     assert killed == set(range(plan.WORKERS))
+
+
+def test_an_act_that_was_not_possible_took_no_effect() -> None:
+    stage = MagicMock()
+    stage.start_web.side_effect = redis.ConnectionError
+    monkey = Monkey(stage, MagicMock(), [], print)
+    monkey.follow([plan.Act(0, "web.kill"), plan.Act(0, "web.start")], 0)
+    assert (monkey.done, monkey.effects) == (2, 1)
+    began_at, ended_at = monkey.at
+    assert 0 < began_at <= ended_at

@@ -60,16 +60,17 @@ def main() -> int:
         del os.environ[name]
     # A terminated run clears up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    counts, is_kept = _soak(given, folder, say)
+    counts, is_kept, missing = _soak(given, folder, say)
     (folder / "summary.json").write_text(json.dumps(counts, indent=2) + "\n")
     for line in report.table(counts):
         say(line)
     again = f'make soak SOAK_ARGS="--minutes {given.minutes:g} --seed {given.seed}"'
-    say(f"seed {given.seed}: {'every promise was kept' if is_kept else f'PROMISES WERE BROKEN; again: {again}'}")
-    return 0 if is_kept else 1
+    code, verdict = report.verdict(is_kept, missing, again)
+    say(f"seed {given.seed}: {verdict}")
+    return code
 
 
-def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, object], bool]:
+def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, object], bool, list[str]]:
     seconds = given.minutes * 60
     acts = plan.make(given.seed, seconds)
     names = [f"s{number:03d}" for number in range(given.sessions)]
@@ -100,7 +101,7 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         remains = traffic.stop(_LAST_ANSWERS_SECONDS)
         say(f"traffic has stopped: {dict(traffic.counts)}; the person: {dict(person.counts)}")
         remains += aftermath.wait_until_quiet(stage, given.settle_seconds, say)
-        person.stop()
+        remains += person.stop()
         remains += aftermath.read_remains(stage, monkey)
         remains += aftermath.end_processes(stage)
         remains += logs.faults(folder)
@@ -108,13 +109,14 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
             SEND_SECONDS, list(traffic.promises), list(engine.entries), aftermath.read_rows(stage), policies,
             _least(paces, "min_interval_ms"), _least(paces, "per_recipient_ms"), aftermath.read_counted(stage),
             person.resent, person.given_up, person.retried, person.pauses, remains,
-            traffic.cancelled,
+            traffic.cancelled, monkey.at, monkey.effects,
         )  # fmt: skip
         found = check.violations(facts)
         for line in report.details(facts, found):
             say(line)
         told = {"traffic": dict(traffic.counts), "person": dict(person.counts), "acts": monkey.done}
-        return {"seed": given.seed, "minutes": given.minutes} | told | report.summary(facts, found), not found
+        counts = {"seed": given.seed, "minutes": given.minutes} | told | report.summary(facts, found)
+        return counts, not found, check.missing(facts)
 
 
 def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: dict[str, dict[str, int]]) -> None:

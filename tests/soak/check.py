@@ -21,3 +21,16 @@ def violations(facts: Facts) -> list[Violation]:
     index = Index(facts)
     found = [violation for look in _LOOKS for violation in look(index)]
     return found + [Violation("remains", what) for what in facts.remains]
+
+
+def missing(facts: Facts) -> list[str]:
+    """What must have happened for the count to mean anything, and has not."""
+    began_at, ended_at = facts.monkey_at
+    found = []
+    if not any(promise.accepted_at is not None for promise in facts.promises):
+        found.append("nothing was accepted")
+    if not any(began_at <= entry.arrived_at <= ended_at for entry in facts.entries):
+        found.append("nothing was handed over while the monkey was at work")
+    if not facts.effects:
+        found.append("nothing that the monkey did took effect")
+    return found

@@ -109,6 +109,9 @@ class Facts:
     remains: list[str] = field(default_factory=list)
     # Messages by id that a client asked to be cancelled, whatever it was answered.
     cancelled_by_client: set[str] = field(default_factory=set)
+    # From when until when the monkey was at work, and how many of its acts took effect.
+    monkey_at: tuple[float, float] = (0.0, 0.0)
+    effects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

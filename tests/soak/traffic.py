@@ -6,10 +6,12 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from tests.soak.client import Lost, Reply, Web
 from tests.soak.facts import Promise
+from tests.soak.hand import Hand
 
 _CLIENTS = 8
 _PAUSE_SECONDS = 0.3
@@ -35,12 +37,9 @@ class Traffic:
         self._stopping = threading.Event()
         self._giving_up = threading.Event()
         self._threads = [
-            threading.Thread(
-                target=self._run, name=f"client {at}", daemon=True,
-                args=(sessions[at::_CLIENTS], random.Random(f"{seed} client {at}")),
-            )
-            for at in range(_CLIENTS)
-        ]  # fmt: skip
+            Hand(f"client {at}", partial(self._run, sessions[at::_CLIENTS], random.Random(f"{seed} client {at}")))
+            for at in range(min(_CLIENTS, len(sessions)))
+        ]
 
     def start(self) -> None:
         """Begin."""
@@ -56,7 +55,8 @@ class Traffic:
         waiting = [thread.name for thread in self._threads if thread.is_alive()]
         self._giving_up.set()
         strange = [f"answered {count} times {what}" for what, count in self.strange.items()]
-        return strange + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
+        died = [line for thread in self._threads for line in thread.wrong]
+        return strange + died + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
 
     def _run(self, sessions: list[str], chance: random.Random) -> None:
         known: list[str] = []
