@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import wait_until
-from tests.soak import aftermath, check, logs, plan, report
+from tests.soak import aftermath, arguments, check, logs, plan, report
 from tests.soak.client import Web
 from tests.soak.engine import KEY, Engine
 from tests.soak.facts import Facts
@@ -48,7 +47,7 @@ class Log:
 
 def main() -> int:
     """Run one soak."""
-    given = _arguments()
+    given = arguments.parse()
     folder: Path = given.folder or Path("var") / f"soak-{given.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.log"), *folder.glob("*.json")):
@@ -64,8 +63,7 @@ def main() -> int:
     (folder / "summary.json").write_text(json.dumps(counts, indent=2) + "\n")
     for line in report.table(counts):
         say(line)
-    again = f'make soak SOAK_ARGS="--minutes {given.minutes:g} --seed {given.seed}"'
-    code, verdict = report.verdict(is_kept, missing, again)
+    code, verdict = report.verdict(is_kept, missing, arguments.again(given))
     say(f"seed {given.seed}: {verdict}")
     return code
 
@@ -138,16 +136,6 @@ def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: di
 def _least(paces: dict[str, dict[str, int]], which: str) -> dict[str, float]:
     """How long each session that has such a pace waits at least, in seconds."""
     return {name: pace[which] / 1000 for name, pace in paces.items() if which in pace}
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long the monkey is let loose (default: 10)")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of a run that is to be repeated")
-    parser.add_argument("--sessions", type=int, default=200)
-    parser.add_argument("--settle-seconds", type=float, default=240, help="how long to wait afterwards for all to end")
-    parser.add_argument("--folder", type=Path, help="for logs and summary.json (default: var/soak-<seed>)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
