@@ -51,12 +51,18 @@ class Case:
         """Have the engine never hear of a message."""
         self.facts.entries = [entry for entry in self.facts.entries if entry.text != text]
 
+    def cancelled(self, text: str) -> None:
+        """Have a message cancelled after an attempt that was refused for now."""
+        self.fenced(text, (100.9, "retry"))
+        self.row(text, status="cancelled")
+
     def found(self) -> set[str]:
         """The kinds of violation."""
         return {violation.kind for violation in check.violations(self.facts)}
 
 
 def _no_row(case: Case) -> None:
+    case.drop("b")
     case.facts.rows = [row for row in case.facts.rows if row.text != "b"]
 
 
@@ -75,11 +81,27 @@ def _two_rows(case: Case) -> None:
 
 def _sent_again(case: Case) -> None:
     case.arrives("b", 101.5)
+    case.fenced("b", (100.9, "uncertain"), (101.4, "sent"))
 
 
 def _sent_again_after_an_unclear_answer(case: Case) -> None:
     case.entry("b").answer, case.entry("b").accepted = Answer.UNCLEAR, False
     case.arrives("b", 101.5)
+    case.fenced("b", (100.9, "uncertain"), (101.4, "sent"))
+
+
+def _sent_again_by_policy_though_its_outcome_was_known(case: Case) -> None:
+    case.facts.policies["s"] = "resend"
+    case.arrives("b", 101.5)
+    case.row("b", resends=1)
+    case.fenced("b", (100.9, "sent"), (101.4, "sent"))
+
+
+def _sent_again_with_the_leave_to_resend_an_attempt_that_never_arrived(case: Case) -> None:
+    case.facts.policies["s"] = "resend"
+    case.arrives("b", 101.5)
+    case.row("b", resends=1)
+    case.fenced("b", (100.5, "uncertain"), (100.9, "retry"), (101.4, "sent"))
 
 
 def _resent_though_the_session_holds(case: Case) -> None:
@@ -87,16 +109,91 @@ def _resent_though_the_session_holds(case: Case) -> None:
 
 
 def _called_failed_though_taken(case: Case) -> None:
-    case.row("b", status="failed", told=frozenset({"message.failed"}))
+    case.facts.policies["s"] = "resend"
+    case.arrives("b", 101.5, Answer.REFUSED, said="400")
+    case.fenced("b", (100.9, "uncertain"), (101.4, "failed"))
+    case.row("b", status="failed", told=frozenset({"message.failed"}), resends=1)
 
 
 def _called_cancelled_though_taken(case: Case) -> None:
-    case.row("b", status="cancelled")
+    case.cancelled("b")
+    case.facts.cancelled_by_client.add("bbbbbbbb")
 
 
 def _called_expired_though_taken_before_its_resend(case: Case) -> None:
     case.facts.policies["s"] = "resend"
-    case.row("b", status="expired", resends=1)
+    case.fenced("b", (100.9, "uncertain"))
+    case.row("b", status="expired", resends=1, expires_at=102.0, expired_at=102.5)
+
+
+def _cancelled_by_nobody(case: Case) -> None:
+    case.drop("b")
+    case.cancelled("b")
+    case.facts.cancelled_by_client.add("cccccccc")
+
+
+def _expired_without_an_end(case: Case) -> None:
+    case.drop("b")
+    case.row("b", status="expired", expired_at=100.0, attempts=())
+
+
+def _expired_before_its_end(case: Case) -> None:
+    _expired_without_an_end(case)
+    case.row("b", expires_at=120.0)
+
+
+def _failed_without_a_refusal(case: Case) -> None:
+    case.drop("b")
+    case.fenced("b", (100.9, "failed"))
+    case.row("b", status="failed", told=frozenset({"message.failed"}))
+
+
+def _failed_for_want_of_a_link(case: Case) -> None:
+    _refused(case, NOT_CONNECTED)
+
+
+def _failed_by_a_refusal_of_an_earlier_attempt(case: Case) -> None:
+    _refused(case, "429")
+    case.fenced("b", (100.9, "retry"), (101.4, "failed"))
+
+
+def _failed_though_it_was_refused_for_now(case: Case) -> None:
+    _refused(case, "429")
+    case.fenced("b", (100.9, "retry"))
+
+
+def _uncertain_though_all_is_known(case: Case) -> None:
+    case.row("b", status="uncertain", told=frozenset({"message.uncertain"}))
+
+
+def _refused(case: Case, said: str) -> None:
+    case.entry("b").answer, case.entry("b").accepted, case.entry("b").said = Answer.REFUSED, False, said
+    case.fenced("b", (100.9, "failed"))
+    case.row("b", status="failed", told=frozenset({"message.failed"}))
+
+
+def _without_an_attempt(case: Case) -> None:
+    case.fenced("b")
+
+
+def _before_its_attempt(case: Case) -> None:
+    case.fenced("b", (101.01, "sent"))
+
+
+def _twice_in_one_attempt(case: Case) -> None:
+    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
+    case.arrives("b", 101.5)
+
+
+def _in_an_attempt_that_was_put_back(case: Case) -> None:
+    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
+    case.arrives("b", 101.5)
+    case.fenced("b", (100.9, "returned"), (101.4, "sent"))
+
+
+def _of_no_row(case: Case) -> None:
+    case.facts.promises[1].accepted_at = None
+    case.facts.rows = [row for row in case.facts.rows if row.text != "b"]
 
 
 def _never_handed_in(case: Case) -> None:
@@ -108,10 +205,15 @@ def _through_another_session(case: Case) -> None:
 
 
 def _before_the_answer(case: Case) -> None:
-    case.entry("a").ended_at = 101.3
+    case.entry("a").ended_at = 101.005
 
 
 def _while_the_one_before_hangs(case: Case) -> None:
+    case.entry("a").ended_at = None
+
+
+def _before_the_time_of_a_longer_attempt_is_over(case: Case) -> None:
+    case.facts.send_seconds = 1.2
     case.entry("a").ended_at = None
 
 
@@ -182,12 +284,13 @@ def _while_paused(case: Case) -> None:
 
 
 def _uncertain_without_a_word(case: Case) -> None:
+    case.fenced("b", (100.9, "uncertain"))
     case.row("b", status="uncertain")
 
 
 def _failed_without_a_word(case: Case) -> None:
-    case.entry("b").answer, case.entry("b").accepted = Answer.REFUSED, False
-    case.row("b", status="failed")
+    _refused(case, "400")
+    case.row("b", told=frozenset())
 
 
 def _something_remains(case: Case) -> None:
@@ -198,10 +301,19 @@ _BROKEN: list[tuple[str, Callable[[Case], None]]] = [
     ("lost", _no_row), ("lost", _still_queued), ("lost", _sent_but_never_taken),
     ("doubled", _two_rows),
     ("twice", _sent_again), ("twice", _sent_again_after_an_unclear_answer), ("twice", _resent_though_the_session_holds),
+    ("twice", _sent_again_by_policy_though_its_outcome_was_known),
+    ("twice", _sent_again_with_the_leave_to_resend_an_attempt_that_never_arrived),
     ("untrue", _called_failed_though_taken), ("untrue", _called_cancelled_though_taken),
     ("untrue", _called_expired_though_taken_before_its_resend),
+    ("uncaused", _cancelled_by_nobody), ("uncaused", _expired_without_an_end), ("uncaused", _expired_before_its_end),
+    ("uncaused", _failed_without_a_refusal), ("uncaused", _failed_for_want_of_a_link),
+    ("uncaused", _failed_by_a_refusal_of_an_earlier_attempt), ("uncaused", _failed_though_it_was_refused_for_now),
+    ("uncaused", _uncertain_though_all_is_known),
     ("unpromised", _never_handed_in), ("unpromised", _through_another_session),
+    ("unfenced", _without_an_attempt), ("unfenced", _before_its_attempt), ("unfenced", _twice_in_one_attempt),
+    ("unfenced", _in_an_attempt_that_was_put_back), ("unfenced", _of_no_row),
     ("overlap", _before_the_answer), ("overlap", _while_the_one_before_hangs),
+    ("overlap", _before_the_time_of_a_longer_attempt_is_over),
     ("order", _overtaken), ("order", _overtaken_between_two_tries), ("order", _high_priority_overtaken),
     ("order", _overtaken_before_its_client_read_the_answer),
     ("order", _overtaken_though_its_client_never_read_an_answer),
@@ -239,6 +351,7 @@ def test_what_was_resent_by_policy_may_arrive_twice_and_counts_from_its_first_ha
     case.fenced("a", (99.9, "uncertain"), (104.9, "sent"))
     assert case.found() == set()
     case.arrives("a", 106.0)
+    case.fenced("a", (99.9, "uncertain"), (104.9, "uncertain"), (105.9, "sent"))
     assert case.found() == {"twice"}
 
 
@@ -289,6 +402,85 @@ def test_a_flight_whose_time_is_over_is_no_flight() -> None:
     case.entry("b").arrived_at, case.entry("b").ended_at = 110.0, 110.1
     case.fenced("b", (109.9, "sent"))
     assert case.found() == set()
+
+
+def test_the_time_of_an_attempt_is_over_a_moment_sooner_by_the_clock_of_its_worker() -> None:
+    case = Case("ab")
+    case.facts.send_seconds = 1.12
+    case.entry("a").ended_at = None
+    assert case.found() == set()
+
+
+def test_an_answer_and_the_next_hand_over_may_come_in_one_moment() -> None:
+    case = Case("ab")
+    case.entry("a").ended_at = case.entry("b").arrived_at
+    assert case.found() == set()
+
+
+@pytest.mark.parametrize("said", ["400", "429"])
+def test_what_the_engine_refused_in_its_last_attempt_may_fail(said: str) -> None:
+    case = Case()
+    _refused(case, said)
+    assert case.found() == set()
+
+
+def test_what_a_person_gave_up_may_fail_though_the_engine_never_refused_it() -> None:
+    case = Case()
+    case.drop("b")
+    case.fenced("b", (100.9, "uncertain"))
+    case.row("b", status="failed", told=frozenset({"message.resolved"}))
+    assert case.found() == {"uncaused"}
+    case.facts.given_up_by_person.add("bbbbbbbb")
+    assert case.found() == set()
+
+
+def test_what_a_client_asked_for_may_be_cancelled() -> None:
+    case = Case()
+    _cancelled_by_nobody(case)
+    case.facts.cancelled_by_client.add("bbbbbbbb")
+    assert case.found() == set()
+
+
+def test_what_had_an_end_may_expire_once_that_has_passed() -> None:
+    case = Case()
+    _expired_without_an_end(case)
+    case.row("b", expires_at=99.0)
+    assert case.found() == set()
+
+
+def test_what_expired_or_was_cancelled_or_refused_later_is_uncertain_if_an_earlier_attempt_was() -> None:
+    case = Case(policy="resend")
+    case.fenced("b", (100.9, "uncertain"), (101.4, "failed"))
+    case.row("b", status="uncertain", told=frozenset({"message.uncertain"}), resends=1)
+    assert case.found() == set()
+
+
+def test_an_attempt_need_not_have_arrived() -> None:
+    case = Case()
+    case.fenced("b", (100.5, "returned"), (100.7, "held"), (100.9, "sent"), (101.4, "returned"))
+    assert case.found() == set()
+
+
+@pytest.mark.parametrize("what", ["nothing was accepted", "nothing was handed over", "took effect"])
+def test_a_soak_in_which_nothing_happened_has_shown_nothing(what: str) -> None:
+    case = Case()
+    case.facts.monkey_at, case.facts.effects = (99.0, 200.0), 1
+    assert check.missing(case.facts) == []
+    assert report.verdict(True, [], "again") == (0, "every promise was kept")
+    match what:
+        case "nothing was accepted":
+            for promise in case.facts.promises:
+                promise.accepted_at = None
+        case "nothing was handed over":
+            case.facts.monkey_at = (103.0, 200.0)
+        case _:
+            case.facts.effects = 0
+    (line,) = check.missing(case.facts)
+    assert what in line
+    code, said = report.verdict(True, [line], "again")
+    assert code == 2 and line in said
+    # What was broken goes before what was not tried.
+    assert report.verdict(False, [line], "again")[0] == 1
 
 
 def test_high_priority_goes_before_only_once_it_was_accepted() -> None:

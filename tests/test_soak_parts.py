@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.soak import logs
 from tests.soak.engine import Engine
 from tests.soak.facts import Answer, Entry
 from tests.soak.life import Life
+from tests.soak.person import Person
+from tests.soak.traffic import Traffic
 
 
 @pytest.fixture
@@ -181,3 +184,15 @@ def test_faults_in_the_logs_are_told_and_outages_are_not(tmp_path: Path) -> None
     ]  # fmt: skip
     assert "ValueError: a fault" in told[0]
     assert "the heartbeat failed" in told[1]
+
+
+def test_a_client_or_a_person_that_dies_is_told_with_what_it_died_of() -> None:
+    web = MagicMock()
+    web.call.side_effect = ValueError("a fault of the soak")
+    traffic, person = Traffic(web, ["s"], seed=1), Person(web, MagicMock(), {"s": "hold"}, seed=1)
+    traffic.start()
+    person.start()
+    wait_until(lambda: web.call.call_count >= 2, 10, "both have asked")
+    told = traffic.stop(10) + person.stop()
+    assert [line.partition(":")[0] for line in told] == ["client 0 died", "person died"]
+    assert all("ValueError: a fault of the soak" in line for line in told)

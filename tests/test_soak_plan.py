@@ -1,10 +1,12 @@
 """The plan of a soak: the same for the same seed, with each thing that can be broken in it, and nothing left broken."""
 
+import shlex
 from unittest.mock import MagicMock
 
 import pytest
+import redis
 
-from tests.soak import plan
+from tests.soak import arguments, plan
 from tests.soak.monkey import Monkey
 
 _ENDS = {
@@ -45,3 +47,26 @@ def test_two_minutes_hold_everything_that_the_monkey_can_do(seed: int) -> None:
 def test_every_worker_is_hit_sooner_or_later() -> None:
     killed = {act.target for act in plan.make(1, 600) if act.name == "worker.kill"}
     assert killed == set(range(plan.WORKERS))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--minutes", "2", "--seed", "7"],
+        ["--minutes", "0.123456789", "--seed", "7", "--sessions", "30", "--settle-seconds", "1234567.5"],
+    ],
+)
+def test_the_command_of_a_run_makes_the_same_run(words: list[str]) -> None:
+    make, soak, given = shlex.split(arguments.again(arguments.parse(words)))
+    assert (make, soak) == ("make", "soak")
+    assert given.removeprefix("SOAK_ARGS=").split() == words
+
+
+def test_an_act_that_was_not_possible_took_no_effect() -> None:
+    stage = MagicMock()
+    stage.start_web.side_effect = redis.ConnectionError
+    monkey = Monkey(stage, MagicMock(), [], print)
+    monkey.follow([plan.Act(0, "web.kill"), plan.Act(0, "web.start")], 0)
+    assert (monkey.done, monkey.effects) == (2, 1)
+    began_at, ended_at = monkey.at
+    assert 0 < began_at <= ended_at

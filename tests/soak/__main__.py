@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import wait_until
-from tests.soak import aftermath, check, logs, plan, report
+from tests.soak import aftermath, arguments, check, logs, plan, report
 from tests.soak.client import Web
 from tests.soak.engine import KEY, Engine
 from tests.soak.facts import Facts
@@ -48,7 +47,7 @@ class Log:
 
 def main() -> int:
     """Run one soak."""
-    given = _arguments()
+    given = arguments.parse()
     folder: Path = given.folder or Path("var") / f"soak-{given.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.log"), *folder.glob("*.json")):
@@ -60,16 +59,16 @@ def main() -> int:
         del os.environ[name]
     # A terminated run clears up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    counts, is_kept = _soak(given, folder, say)
+    counts, is_kept, missing = _soak(given, folder, say)
     (folder / "summary.json").write_text(json.dumps(counts, indent=2) + "\n")
     for line in report.table(counts):
         say(line)
-    again = f'make soak SOAK_ARGS="--minutes {given.minutes:g} --seed {given.seed}"'
-    say(f"seed {given.seed}: {'every promise was kept' if is_kept else f'PROMISES WERE BROKEN; again: {again}'}")
-    return 0 if is_kept else 1
+    code, verdict = report.verdict(is_kept, missing, arguments.again(given))
+    say(f"seed {given.seed}: {verdict}")
+    return code
 
 
-def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, object], bool]:
+def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, object], bool, list[str]]:
     seconds = given.minutes * 60
     acts = plan.make(given.seed, seconds)
     names = [f"s{number:03d}" for number in range(given.sessions)]
@@ -100,7 +99,7 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
         remains = traffic.stop(_LAST_ANSWERS_SECONDS)
         say(f"traffic has stopped: {dict(traffic.counts)}; the person: {dict(person.counts)}")
         remains += aftermath.wait_until_quiet(stage, given.settle_seconds, say)
-        person.stop()
+        remains += person.stop()
         remains += aftermath.read_remains(stage, monkey)
         remains += aftermath.end_processes(stage)
         remains += logs.faults(folder)
@@ -108,12 +107,14 @@ def _soak(given: argparse.Namespace, folder: Path, say: Log) -> tuple[dict[str, 
             SEND_SECONDS, list(traffic.promises), list(engine.entries), aftermath.read_rows(stage), policies,
             _least(paces, "min_interval_ms"), _least(paces, "per_recipient_ms"), aftermath.read_counted(stage),
             person.resent, person.given_up, person.retried, person.pauses, remains,
+            traffic.cancelled, monkey.at, monkey.effects,
         )  # fmt: skip
         found = check.violations(facts)
         for line in report.details(facts, found):
             say(line)
         told = {"traffic": dict(traffic.counts), "person": dict(person.counts), "acts": monkey.done}
-        return {"seed": given.seed, "minutes": given.minutes} | told | report.summary(facts, found), not found
+        counts = {"seed": given.seed, "minutes": given.minutes} | told | report.summary(facts, found)
+        return counts, not found, check.missing(facts)
 
 
 def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: dict[str, dict[str, int]]) -> None:
@@ -135,16 +136,6 @@ def _make_sessions(web: Web, engine: Engine, policies: dict[str, str], paces: di
 def _least(paces: dict[str, dict[str, int]], which: str) -> dict[str, float]:
     """How long each session that has such a pace waits at least, in seconds."""
     return {name: pace[which] / 1000 for name, pace in paces.items() if which in pace}
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long the monkey is let loose (default: 10)")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of a run that is to be repeated")
-    parser.add_argument("--sessions", type=int, default=200)
-    parser.add_argument("--settle-seconds", type=float, default=240, help="how long to wait afterwards for all to end")
-    parser.add_argument("--folder", type=Path, help="for logs and summary.json (default: var/soak-<seed>)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ WHERE m.status IN ('queued', 'sending', 'scheduled') GROUP BY s.name ORDER BY 2 
 """
 _ROWS = """
 SELECT m.id::text, s.name, m.text, m.status, m.seq, m.priority, m.resends, extract(epoch FROM m.queued_at)::float8,
-       m.scheduled_at IS NOT NULL,
+       m.scheduled_at IS NOT NULL, extract(epoch FROM m.expires_at)::float8,
+       (SELECT extract(epoch FROM max(e.created_at))::float8 FROM wa_event e
+        WHERE e.message_id = m.id AND e.kind = 'message.expired'),
        (SELECT coalesce(array_agg(DISTINCT e.kind), '{}') FROM wa_event e WHERE e.message_id = m.id),
        (SELECT coalesce(json_agg(json_build_array(extract(epoch FROM a.fenced_at), a.outcome, a.token,
                                                    extract(epoch FROM a.finished_at))
@@ -81,7 +83,8 @@ def read_rows(stage: Stage) -> list[Row]:
     with stage.database() as connection:
         rows = connection.execute(_ROWS).fetchall()
     return [
-        Row(*row[:9], told=frozenset(row[9]), attempts=tuple(Attempt(*attempt) for attempt in row[10])) for row in rows
+        Row(*row[:11], told=frozenset(row[11]), attempts=tuple(Attempt(*attempt) for attempt in row[12]))
+        for row in rows
     ]
 
 

@@ -68,6 +68,9 @@ class Row:
     resends: int = 0
     queued_at: float | None = None
     is_scheduled: bool = False
+    # After when it is not to be sent, and when it was ended for that.
+    expires_at: float | None = None
+    expired_at: float | None = None
     # The kinds of its events.
     told: frozenset[str] = frozenset()
     attempts: tuple[Attempt, ...] = ()
@@ -104,6 +107,11 @@ class Facts:
     pauses: list[Pause] = field(default_factory=list)
     # What is wrong with the waqueue as a whole: of no single message.
     remains: list[str] = field(default_factory=list)
+    # Messages by id that a client asked to be cancelled, whatever it was answered.
+    cancelled_by_client: set[str] = field(default_factory=set)
+    # From when until when the monkey was at work, and how many of its acts took effect.
+    monkey_at: tuple[float, float] = (0.0, 0.0)
+    effects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ class Monkey:
         self._groups = groups
         self._say = say
         self.done = 0
+        # How many acts were possible, and from when until when all were done.
+        self.effects = 0
+        self.at = (0.0, 0.0)
         # What was put into queues of no session, and when; and when Redis last forgot something.
         self.planted: dict[str, float] = {}
         self.forgot_at = 0.0
@@ -69,13 +72,14 @@ class Monkey:
 
     def follow(self, plan: Sequence[Act], seconds: float) -> None:
         """Do each act at its time, or as soon after it as the one before is done; return when the time is over."""
-        start = time.monotonic()
+        start, began_at = time.monotonic(), time.time()
         for act in plan:
             time.sleep(max(0.0, start + act.at - time.monotonic()))
             late = time.monotonic() - start - act.at
             self._say(f"{act}{f', {late:.1f} s late' if late > 1 else ''}{self._do(act)}")
             self.done += 1
         time.sleep(max(0.0, start + seconds - time.monotonic()))
+        self.at = (began_at, time.time())
 
     def heal(self) -> None:
         """Undo all that lasts."""
@@ -98,6 +102,7 @@ class Monkey:
             self.forgot_at = time.time()
         try:
             self._acts[act.name](act)
+            self.effects += 1
         except (redis.RedisError, psycopg.Error) as error:
             # Somebody else has that store down just now.
             return f": not possible now ({type(error).__name__})"

@@ -9,9 +9,11 @@ from collections import Counter
 from tests.soak.client import Lost, Reply, Web
 from tests.soak.engine import Engine
 from tests.soak.facts import Pause
+from tests.soak.hand import Hand
 
 _LOOK_SECONDS = 1.0
 _PAUSED_AT_ONCE = 4
+_LAST_ROUND_SECONDS = 60.0
 
 
 class Person:
@@ -34,7 +36,7 @@ class Person:
         self._left: set[str] = set()
         self._may_pause = True
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="person", daemon=True)
+        self._thread = Hand("person", self._run)
 
     def start(self) -> None:
         """Begin."""
@@ -44,10 +46,12 @@ class Person:
         """From now on only resume and resolve."""
         self._may_pause = False
 
-    def stop(self) -> None:
-        """Go home."""
+    def stop(self) -> list[str]:
+        """Go home; return what went wrong."""
         self._stopping.set()
-        self._thread.join(60)
+        self._thread.join(_LAST_ROUND_SECONDS)
+        stuck = [f"the person does not go home for {_LAST_ROUND_SECONDS:g} s"] if self._thread.is_alive() else []
+        return self._thread.wrong + stuck
 
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):

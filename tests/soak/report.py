@@ -22,6 +22,7 @@ def summary(facts: Facts, violations: Sequence[Violation]) -> dict[str, Any]:
         "statuses": dict(sorted(statuses.items())),
         "resent": sum(row.resends for row in facts.rows),
         "pauses": len(facts.pauses),
+        "acts that took effect": facts.effects,
         "violations": {kind: sum(violation.kind == kind for violation in violations) for kind in KINDS},
     }
 
@@ -34,6 +35,15 @@ def table(counts: dict[str, Any]) -> Iterator[str]:
             yield from (f"  {line}" for line in table(value))
         else:
             yield f"{name:<24} {value}"
+
+
+def verdict(is_kept: bool, missing: Sequence[str], again: str) -> tuple[int, str]:
+    """The exit code, and what is said last. `missing` is what must have happened for the count to mean anything."""
+    if not is_kept:
+        return 1, f"PROMISES WERE BROKEN; again: {again}"
+    if missing:
+        return 2, f"THE SOAK WAS VACUOUS: {'; '.join(missing)}; again: {again}"
+    return 0, "every promise was kept"
 
 
 def details(facts: Facts, violations: Sequence[Violation]) -> Iterator[str]:
@@ -64,7 +74,7 @@ def _story(facts: Facts, text: str) -> Iterator[str]:
 def _row(row: Row) -> Iterator[str]:
     yield (
         f"{row.text}: {row.status}, place {row.priority}/{row.seq}, {row.resends} resends, "
-        f"queued {_at(row.queued_at)}, told {sorted(row.told)}, id {row.id}"
+        f"queued {_at(row.queued_at)}, expires {_at(row.expires_at)}, told {sorted(row.told)}, id {row.id}"
     )
     for attempt in row.attempts:
         yield f"{row.text}: attempt {attempt.token}: {attempt.outcome or 'under way'}, fenced {_at(attempt.fenced_at)}"

@@ -6,10 +6,12 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from tests.soak.client import Lost, Reply, Web
 from tests.soak.facts import Promise
+from tests.soak.hand import Hand
 
 _CLIENTS = 8
 _PAUSE_SECONDS = 0.3
@@ -28,17 +30,16 @@ class Traffic:
         self.counts: Counter[str] = Counter()
         # Answers that no client can understand.
         self.strange: Counter[str] = Counter()
+        # Messages by id that were to be cancelled: also where no answer came, it may have been heard.
+        self.cancelled: set[str] = set()
         self._web = web
         self._numbers: defaultdict[str, int] = defaultdict(int)
         self._stopping = threading.Event()
         self._giving_up = threading.Event()
         self._threads = [
-            threading.Thread(
-                target=self._run, name=f"client {at}", daemon=True,
-                args=(sessions[at::_CLIENTS], random.Random(f"{seed} client {at}")),
-            )
-            for at in range(_CLIENTS)
-        ]  # fmt: skip
+            Hand(f"client {at}", partial(self._run, sessions[at::_CLIENTS], random.Random(f"{seed} client {at}")))
+            for at in range(min(_CLIENTS, len(sessions)))
+        ]
 
     def start(self) -> None:
         """Begin."""
@@ -54,7 +55,8 @@ class Traffic:
         waiting = [thread.name for thread in self._threads if thread.is_alive()]
         self._giving_up.set()
         strange = [f"answered {count} times {what}" for what, count in self.strange.items()]
-        return strange + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
+        died = [line for thread in self._threads for line in thread.wrong]
+        return strange + died + [f"{name} got no answer for {deadline_seconds:g} s" for name in waiting]
 
     def _run(self, sessions: list[str], chance: random.Random) -> None:
         known: list[str] = []
@@ -133,8 +135,10 @@ class Traffic:
     def _cancel(self, known: list[str]) -> None:
         if not known:
             return
+        pk = known.pop()
+        self.cancelled.add(pk)
         try:
-            reply = self._web.call("POST", f"/messages/{known.pop()}/cancel")
+            reply = self._web.call("POST", f"/messages/{pk}/cancel")
         except Lost:
             return
         self.counts["cancelled"] += reply.status == 200
