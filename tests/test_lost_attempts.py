@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import redis
 
+from sessions_app.exceptions import PermanentError
 from sessions_app.models import Attempt, Event, InFlight, Message, Status
+from sessions_app.queues.dispatch import SettledJob
 from sessions_app.worker.dispatcher import Dispatcher
 from sessions_app.worker.lost_attempts import Handed, put_back
-from sessions_app.worker.outcomes import Flight, accepted
+from sessions_app.worker.outcomes import Flight, accepted, refused, returned
 from tests.dispatch_lab import LabWorker, claimed, make_dispatcher, session_with, workers
 from tests.processes import until
 
@@ -154,8 +156,8 @@ def test_what_is_put_back_twice_at_once_is_put_back_once() -> None:
         handed = [Handed.of(flight)]
         # The second waits for what the first has locked, and began before it committed.
         await own.execute("BEGIN")
-        one = await put_back(own.connection, own.id, handed, {flight.token})
-        later = asyncio.create_task(put_back(other.connection, own.id, handed, ()))
+        one = await put_back(own.connection, own.id, handed, {flight.token}, known=flight.token)
+        later = asyncio.create_task(put_back(other.connection, own.id, handed, (), known=flight.token))
 
         async def waits() -> bool:
             pids = [other.connection.info.backend_pid]
@@ -173,11 +175,16 @@ def test_what_is_put_back_twice_at_once_is_put_back_once() -> None:
 def test_a_token_that_was_given_out_again_is_not_taken_for_the_attempt() -> None:
     async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
         await own.execute("UPDATE wa_attempt SET token = %s", [flight.token])
-        assert len(await put_back(own.connection, own.id, [Handed.of(flight)], {flight.token})) == 1
+        loop.doubts.arise()
+        await loop._claim(0)
+        # It is told once: what a person decides then stands.
+        await own.execute("UPDATE wa_message SET status = 'queued' WHERE status = 'uncertain'")
+        loop.doubts.arise()
+        await loop._claim(0)
+        assert (await other.fence_one("s")).message_id == flight.message_id
 
     after_a_promotion(act)
-    assert (first().status, first().token) == (Status.UNCERTAIN, None)
-    assert Attempt.objects.get().message.text == "elsewhere"
+    assert first().status == Status.SENDING
     assert [kind for kind, _ in told()] == ["message.uncertain"]
 
 
@@ -189,11 +196,75 @@ def test_where_nothing_is_lost_nothing_is_put_back(redis_client: redis.Redis) ->
             loop = await make_dispatcher(own)
             flight = await own.fence_one("s")
             loop.doubts.note(flight)
-            before = await put_back(own.connection, own.id, [Handed.of(flight)], {flight.token})
+            before = await put_back(own.connection, own.id, [Handed.of(flight)], {flight.token}, known=flight.token)
             await own.settle(accepted(flight, "engine-1"))
-            after = await put_back(own.connection, own.id, [Handed.of(flight)], ())
+            after = await put_back(own.connection, own.id, [Handed.of(flight)], (), known=flight.token)
             await loop.close()
             return before + after
 
     assert asyncio.run(act()) == []
     assert first().status == Status.SENT
+
+
+def test_an_answer_to_a_lost_attempt_does_not_hide_that_the_database_is_older(redis_client: redis.Redis) -> None:
+    session_with("one", "two", "three", "four")
+
+    async def act() -> None:
+        async with workers(1) as (own,):
+            loop = await make_dispatcher(own)
+            for _ in range(2):
+                sent = await own.fence_one("s")
+                loop.doubts.note(sent)
+                await own.settle(accepted(sent, "engine-1"))
+                await loop.queues.give_back([], [SettledJob("s", str(sent.message_id))], sent.token)
+            flight = await own.fence_one("s")
+            loop.doubts.note(flight)
+            loop.flights["s"] = flight
+            await forget(own)
+            landing = loop.landing
+            # Before anybody has looked, nothing is written, and the outcome is kept.
+            assert await landing._write(landing.stores[0], [accepted(flight, "engine-3")]) == []
+
+            async def is_cleared() -> bool:
+                await loop._claim(0)
+                return loop.doubts.is_cleared
+
+            await until(is_cleared, 20, "what it has lost is found")
+            await until(lambda: landing._results, 10, "the outcome is tried again")
+            landing._after(await landing._write(landing.stores[0], landing._take_batch()))
+            assert not loop.flights
+            await loop.close()
+
+    asyncio.run(act())
+    assert list(Message.objects.order_by("seq").values_list("text", "status")) == [
+        ("one", "uncertain"), ("two", "uncertain"), ("three", "sent"), ("four", "queued"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", ["returned", "failed"])
+def test_what_was_certainly_not_sent_makes_no_doubt_of_what_another_worker_sends(outcome: str) -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        again = await other.fence_one("s")
+        unsent = (
+            returned(flight, "stopped") if outcome == "returned" else refused(flight, PermanentError("no such number"))
+        )
+        loop.landing._after(await loop.landing._write(loop.landing.stores[0], [unsent]))
+        await other.settle(accepted(again, "engine-2"))
+
+    after_a_promotion(act)
+    assert (first().status, first().provider_id) == (Status.SENT, "engine-2")
+    assert {kind for kind, _ in told()} == {"message.sent"}
+
+
+def test_a_refusal_of_the_lost_attempt_does_not_decide_what_another_worker_has_handed_over(
+    redis_client: redis.Redis,
+) -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        await other.fence_one("s")
+        loop.doubts.arise()
+        await loop._claim(0)
+        refusal = refused(flight, PermanentError("no such number"))
+        loop.landing._after(await loop.landing._write(loop.landing.stores[0], [refusal]))
+
+    after_a_promotion(act)
+    assert first().status == Status.UNCERTAIN

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sessions_app.models import ObservedState
+from sessions_app.models import Event, ObservedState, Session
 from sessions_app.queues.connection import deployment_id
 from sessions_app.queues.dispatch import DispatchQueues
 from sessions_app.transports import registry
@@ -88,12 +88,17 @@ def with_waits(act: Callable[[Waits], Any]) -> None:
 
 def test_a_session_is_probed_at_once_while_very_many_of_another_engine_wait_for_theirs() -> None:
     session, _ = session_with(name="well")
+    Session.objects.update(observed_state=ObservedState.STOPPED)
 
     async def act(waits: Waits) -> None:
         for number in range(MANY):
             waits.delay_ms(held(f"s{number}", "hanging", 1_000_000 + number))
         waits.delay_ms(held("well", "well", session.pk))
-        await until(lambda: Engines.asked["well"], 5, "the other engine is asked")
+
+        async def is_written() -> bool:
+            return await in_thread(Event.objects.filter(kind="session.state_changed", session=session).exists)
+
+        await until(is_written, 10, "the other engine has answered")
         assert Engines.at_once["most"] < MANY
 
     with_waits(act)

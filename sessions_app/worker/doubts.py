@@ -124,15 +124,16 @@ class Doubts:
         if not handed:
             return
         flying = {flight.token for flight in self._flights.values()}
-        lost = await self._fences.run(put_back, self._worker, [one for _, one in handed], flying)
-        over = {one.token: one for one in lost if one.is_over}
-        jobs = [SettledJob(name, str(one.message_id)) for name, one in handed if one.token in over]
-        self._landing.give_back((), jobs)
-        if lost:
-            log.warning(
-                "PostgreSQL has lost its last commits: %d attempts of this worker put back, %d of them as uncertain",
-                len(lost), len(over),
-            )  # fmt: skip
+        lost = await self._fences.run(
+            put_back, self._worker, [one for _, one in handed], flying, known=self.known_token
+        )
+        over = {one.token for one in lost if one.is_over}
+        for name, one in handed:
+            if one.token in over:
+                self._landing.give_back((), [SettledJob(name, str(one.message_id))])
+                # Once: what a person decides of it from now on stands.
+                if self._handed.get(name) == one:
+                    del self._handed[name]
 
     def close(self) -> None:
         """End the thread in which an older database is resolved."""

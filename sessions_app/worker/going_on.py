@@ -3,6 +3,7 @@
 What the fence decides it decides as for any claim; only the claim itself is kept a little longer.
 """
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ class Onward(Protocol):
     worker: uuid.UUID
     limits: TransportLimits
     doubts: Doubted
+    stopping: asyncio.Event
 
     def may_go_on(self, flight: Flight) -> bool:
         """Whether the session may go on after this flight, instead of being given back."""

@@ -16,6 +16,7 @@ from sessions_app.models import PROBED_HOLDS, EventKind, Hold, Outcome, Status
 from sessions_app.queues.dispatch import ClaimedSession, DispatchQueues, GiveBack, SettledJob
 from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
+from sessions_app.worker.fence import newest_token
 from sessions_app.worker.going_on import Onward, settle_and_fence
 from sessions_app.worker.lost_attempts import Handed, put_back
 from sessions_app.worker.outcomes import Flight, Settlement, refused
@@ -38,6 +39,10 @@ _BATCH_OF_SLOW = 40
 _WRITERS = 3
 _LOCK_TIMEOUT_MS = 250
 _LOCKED_SECONDS = 1.0
+# A database that is older than this worker is asked again after so long.
+_OLDER_SECONDS = 1.0
+# What nobody may send again without a word. Any other outcome of an attempt that is lost is lost with it.
+_MAY_HAVE_ARRIVED = (Outcome.SENT, Outcome.UNCERTAIN)
 # A claim waits no longer for what is to be given back before it.
 _GIVEN_BACK_SECONDS = 0.1
 _FINAL = (Status.SENT, Status.FAILED)
@@ -260,9 +265,8 @@ class Landing:
             crash_points.reach("settle: about to write")
             try:
                 settled = await store.run_for(len(batch), settle, batch)
-                if lost := [Handed.of(one.settlement.flight) for one in settled if one.is_lost]:
-                    await store.run(put_back, self._onward.worker, lost, {one.token for one in lost})
-                    settled = await store.run_for(len(batch), settle, batch)
+                if lost := [one for one in settled if one.is_lost and one.settlement.outcome in _MAY_HAVE_ARRIVED]:
+                    settled = [one for one in settled if one not in lost] + await self._write_lost(store, lost)
                 crash_points.reach("settle: written")
                 self._settling.reset()
                 return settled
@@ -286,6 +290,19 @@ class Landing:
                 # Also of a table that is not there: a migration or a restore is under way, and the outcome is known.
                 self._onward.doubts.arise()
                 await self._settling.wait(error)
+
+    async def _write_lost(self, store: Store, lost: Sequence[Settled]) -> list[Settled]:
+        """Write outcomes whose attempts the database has lost, once it has those again. Raises psycopg.Error."""
+        doubts, batch = self._onward.doubts, [one.settlement for one in lost]
+        if doubts.known_token > await store.run(newest_token) and not self._onward.stopping.is_set():
+            # It is older, and what else it has lost has to be found before anything is written above that.
+            doubts.arise()
+            asyncio.get_running_loop().call_later(_OLDER_SECONDS, self.add, batch)
+            return []
+        handed = [Handed.of(settlement.flight) for settlement in batch]
+        tokens = {one.token for one in handed}
+        await store.run(put_back, self._onward.worker, handed, tokens, known=doubts.known_token)
+        return await store.run_for(len(batch), settle, batch)
 
     def _forget(self, flight: Flight) -> bool:
         mine = self._flights.get(flight.session_name)

@@ -4,24 +4,30 @@ Its newest attempt tells nothing of that as soon as another worker has fenced th
 remembers it, and the database has no attempt of that number for it.
 """
 
+import logging
 import uuid
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import psycopg
 
+from sessions_app.models import NEWEST_TOKEN
 from sessions_app.worker import clock
 from sessions_app.worker.arrays import numbers
 from sessions_app.worker.outcomes import Flight
 
+log = logging.getLogger(__name__)
+
 _WHY = "it was handed over, and PostgreSQL has lost the attempt: it may have arrived, and be sent twice by now"
 
-_PUT_BACK = """
+_PUT_BACK = f"""
 WITH missing AS MATERIALIZED (
     SELECT r.* FROM unnest(%(token)s::bigint[], %(message_id)s::uuid[], %(number)s::int[], %(left_ms)s::bigint[])
         AS r(token, message_id, number, left_ms)
     -- A server that lost its last commits gives tokens out again.
     WHERE (SELECT a.message_id FROM wa_attempt a WHERE a.token = r.token) IS DISTINCT FROM r.message_id
+      -- A database that has none as high is older, and has to be seen as that: this must not hide it.
+      AND %(known)s <= ({NEWEST_TOKEN})
 ),
 lost AS MATERIALIZED (
     SELECT r.token, r.number, r.left_ms, m.* FROM missing r
@@ -55,7 +61,9 @@ kept AS (
 ),
 put_back AS (
     UPDATE wa_message m
-    SET status = CASE WHEN e.is_over THEN 'uncertain' ELSE 'sending' END, token = k.token, next_attempt_at = NULL,
+    SET status = CASE WHEN e.is_over THEN 'uncertain' ELSE 'sending' END, next_attempt_at = NULL,
+        -- Where somebody else has it in flight, it has gone twice: neither answer alone decides.
+        token = CASE WHEN e.status <> 'sending' THEN k.token END,
         attempts = greatest(m.attempts, e.number),
         error_class = CASE WHEN e.is_over THEN 'uncertain' ELSE m.error_class END,
         error_code = CASE WHEN e.is_over THEN '' ELSE m.error_code END,
@@ -69,12 +77,10 @@ put_back AS (
 told AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
     SELECT 'message.uncertain', e.session_id, e.id, jsonb_build_object('attempt', e.token, 'error', %(why)s::text)
-    FROM ending e LEFT JOIN kept k ON k.token = e.token
-    WHERE e.is_over AND e.status <> 'uncertain'
-      AND (e.status IN ('scheduled', 'queued', 'sending') OR k.token IS NOT NULL)
+    FROM ending e WHERE e.is_over AND e.status <> 'uncertain'
 )
 SELECT token, id, is_over FROM ending
-"""
+"""  # noqa: S608 (a statement of ours inside another)
 
 
 class Handed(NamedTuple):
@@ -101,9 +107,16 @@ class Lost(NamedTuple):
 
 
 async def put_back(
-    connection: psycopg.AsyncConnection[Any], worker: uuid.UUID, handed: Iterable[Handed], flying: Collection[int]
+    connection: psycopg.AsyncConnection[Any],
+    worker: uuid.UUID,
+    handed: Iterable[Handed],
+    flying: Collection[int],
+    *,
+    known: int,
 ) -> list[Lost]:
     """Give the database the attempts among `handed` that it does not have, and return those.
+
+    Only one that has the attempt `known`, which is none of less: an older one has lost more than that.
 
     The messages of those in `flying`, by token, are being sent again, as they are; the others become uncertain, which
     is told. An attempt of a message that was sent or ended otherwise meanwhile is told of, too. Raises psycopg.Error.
@@ -114,7 +127,7 @@ async def put_back(
     cursor = await connection.execute(
         _PUT_BACK,
         {
-            "worker": worker, "why": _WHY,
+            "worker": worker, "why": _WHY, "known": known,
             "token": numbers(one.token for one in ordered),
             "message_id": numbers(one.message_id for one in ordered),
             "number": numbers(one.number for one in ordered),
@@ -124,4 +137,9 @@ async def put_back(
             ),
         },
     )  # fmt: skip
-    return [Lost(*row) for row in await cursor.fetchall()]
+    if lost := [Lost(*row) for row in await cursor.fetchall()]:
+        log.warning(
+            "PostgreSQL has lost its last commits: %d attempts of this worker were put back, %d of them as uncertain",
+            len(lost), sum(one.is_over for one in lost),
+        )  # fmt: skip
+    return lost

@@ -38,8 +38,8 @@ class Waits:
         self._probes = Store(worker)
         self._rolls = Thread("quiet hours")
         self._chores: set[asyncio.Task[None]] = set()
-        # The sessions whose chore has not begun: it will find what is the case then, and one more would find the same.
-        self._waiting: set[int] = set()
+        # Who asks whom and has not begun: one more would hear the same.
+        self._waiting: set[tuple[int, str]] = set()
         # By what is asked. Those that nobody waits for are forgotten.
         self._rooms: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -86,14 +86,15 @@ class Waits:
         self._rolls.close()
 
     def _start(self, chore: Callable[[Waiting], Awaitable[None]], waiting: Waiting, asked: str) -> None:
-        if waiting.session_id in self._waiting:
+        key = waiting.session_id, asked
+        if key in self._waiting:
             return
-        self._waiting.add(waiting.session_id)
+        self._waiting.add(key)
         room = self._rooms.setdefault(asked, asyncio.Semaphore(_PROBES))
 
         async def run() -> None:
             async with room:
-                self._waiting.discard(waiting.session_id)
+                self._waiting.discard(key)
                 await chore(waiting)
 
         task = asyncio.create_task(run())
