@@ -119,6 +119,20 @@ def test_no_queue_is_written_anew_from_a_database_that_is_older(alpha: Session, 
     assert Deployment.current().redis_generation != "another"
 
 
+def test_the_first_that_is_mirrored_still_may_have_been_in_hand_behind_those_that_had_landed(
+    alpha: Session, redis_client: redis.Redis
+) -> None:
+    (landed, *_) = line(alpha)
+    redis_client.lrem(QUEUE, 1, landed)
+    redis_client.delete(keys.job_key(landed))
+    seconds, _ = redis_client.time()
+    redis_client.zadd(keys.DUE, {"alpha": seconds * 1000 + 10_000})
+    redis_client.hset(keys.META, "mark", newest_token() + 1000)
+    run()
+    uncertain = Message.objects.filter(status=Status.UNCERTAIN).order_by("seq").values_list("text", flat=True)
+    assert list(uncertain) == ["a", "b"]
+
+
 def test_what_lands_while_it_is_looked_at_is_not_told_as_uncertain(
     alpha: Session, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,8 +77,10 @@ def _doubt(session: Session, client: redis.Redis) -> int:
     mirrored = set(mirror.job_ids(session.name, client=client) or ())
     doubted = [pk for pk in (*line, *promoted.values_list("pk", flat=True)) if str(pk) not in mirrored]
     (due_in_ms,) = inspect.due_in_ms([session.name], client=client)
-    if line and due_in_ms is not None and due_in_ms <= AGAIN_MS and line[0] not in doubted:
-        doubted.append(line[0])
+    # Those before it went and had landed: the first that has a job still may have been next.
+    in_hand = next((pk for pk in line if str(pk) in mirrored), None)
+    if in_hand is not None and due_in_ms is not None and due_in_ms <= AGAIN_MS:
+        doubted.append(in_hand)
     if not doubted:
         return 0
     with transaction.atomic():
