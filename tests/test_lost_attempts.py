@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from sessions_app.exceptions import PermanentError
+from sessions_app.exceptions import PermanentError, RetryableError
 from sessions_app.models import Attempt, Event, InFlight, Message, Status
 from sessions_app.queues.dispatch import SettledJob
 from sessions_app.worker.dispatcher import Dispatcher
@@ -125,6 +125,7 @@ def test_what_another_worker_sends_once_more_before_that_is_known_is_told(
     async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> tuple[int, int]:
         again = await other.fence_one("s")
         assert again.message_id == flight.message_id
+        await own.execute("UPDATE wa_message SET look_up_token = 1 WHERE text = 'one'")
         loop.doubts.arise()
         await loop._claim(0)
         await other.settle(accepted(again, "engine-2"))
@@ -133,9 +134,12 @@ def test_what_another_worker_sends_once_more_before_that_is_known_is_told(
     lost, again = after_a_promotion(act, has_landed=has_landed)
     assert told() == [("message.uncertain", lost)]
     # Both are to be seen, with what the engine said to the second.
-    assert list(Attempt.objects.filter(message=first()).order_by("token").values_list("token", "provider_id")) == [
-        (lost, ""), (again, "engine-2"),
+    said = Attempt.objects.filter(message=first()).order_by("token")
+    assert list(said.values_list("token", "outcome", "late_outcome", "provider_id")) == [
+        (lost, "uncertain", "", ""), (again, "uncertain", "sent", "engine-2"),
     ]  # fmt: skip
+    # Its engine is asked, also if it was asked of an earlier attempt.
+    assert (first().status, first().look_up_token) == (Status.UNCERTAIN, None)
     assert not InFlight.objects.filter(session__name="s").exists()
 
 
@@ -206,7 +210,21 @@ def test_where_nothing_is_lost_nothing_is_put_back(redis_client: redis.Redis) ->
     assert first().status == Status.SENT
 
 
-def test_an_answer_to_a_lost_attempt_does_not_hide_that_the_database_is_older(redis_client: redis.Redis) -> None:
+def test_what_may_have_gone_before_the_lost_attempt_too_is_uncertain_whatever_came_of_that() -> None:
+    async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
+        flight.is_doubted = True
+        too_fast = refused(flight, RetryableError("too fast"))
+        loop.landing._after(await loop.landing._write(loop.landing.stores[0], [too_fast]))
+
+    after_a_promotion(act)
+    assert first().status == Status.UNCERTAIN
+    assert [kind for kind, _ in told()] == ["message.uncertain"]
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_an_answer_to_a_lost_attempt_does_not_hide_that_the_database_is_older(
+    is_stopping: bool, redis_client: redis.Redis
+) -> None:
     session_with("one", "two", "three", "four")
 
     async def act() -> None:
@@ -229,7 +247,11 @@ def test_an_answer_to_a_lost_attempt_does_not_hide_that_the_database_is_older(re
                 await loop._claim(0)
                 return loop.doubts.is_cleared
 
-            await until(is_cleared, 20, "what it has lost is found")
+            if is_stopping:
+                # It claims nothing more, and so nobody looks but who writes.
+                loop.stop()
+            else:
+                await until(is_cleared, 20, "what it has lost is found")
             await until(lambda: landing._results, 10, "the outcome is tried again")
             landing._after(await landing._write(landing.stores[0], landing._take_batch()))
             assert not loop.flights
@@ -242,13 +264,17 @@ def test_an_answer_to_a_lost_attempt_does_not_hide_that_the_database_is_older(re
 
 
 @pytest.mark.parametrize("outcome", ["returned", "failed"])
-def test_what_was_certainly_not_sent_makes_no_doubt_of_what_another_worker_sends(outcome: str) -> None:
+def test_what_was_certainly_not_sent_makes_no_doubt_of_what_another_worker_sends(
+    outcome: str, redis_client: redis.Redis
+) -> None:
     async def act(loop: Dispatcher, flight: Flight, own: LabWorker, other: LabWorker) -> None:
         again = await other.fence_one("s")
         unsent = (
             returned(flight, "stopped") if outcome == "returned" else refused(flight, PermanentError("no such number"))
         )
         loop.landing._after(await loop.landing._write(loop.landing.stores[0], [unsent]))
+        loop.doubts.arise()
+        await loop._claim(0)
         await other.settle(accepted(again, "engine-2"))
 
     after_a_promotion(act)

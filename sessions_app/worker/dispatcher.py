@@ -67,7 +67,7 @@ class Dispatcher:
         # A session that another worker has in its fence is left to it, and does not hold up the others.
         self._fences = Store(worker, lock_timeout_ms=_LOCK_TIMEOUT_MS)
         self._avoided: dict[str, float] = {}
-        self.doubts = Doubts(worker, self.queues, self._fences, self.landing, self.flights)
+        self.doubts = Doubts(worker, self.queues, self._fences, self.landing, self.tokens)
         self._waits = Waits(worker, self.queues, self._sender)
         # Sessions go on only while no other one is due.
         self._others_wait = False

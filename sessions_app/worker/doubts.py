@@ -7,7 +7,7 @@ last commits, or a backup that was restored. Until that is cleared, no session g
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import psycopg
 from django.db import Error as DatabaseError
@@ -34,10 +34,10 @@ _LOST = "it was handed over, and PostgreSQL has lost what came of it"
 
 
 class Doubts:
-    """What one worker knows of its attempts, held against what the database has. `flights` are by session name."""
+    """What one worker knows of its attempts, held against what the database has. `tokens` are those in flight."""
 
     def __init__(
-        self, worker: uuid.UUID, queues: DispatchQueues, fences: Store, landing: Landing, flights: Mapping[str, Flight]
+        self, worker: uuid.UUID, queues: DispatchQueues, fences: Store, landing: Landing, tokens: Callable[[], set[int]]
     ) -> None:
         # The highest attempt that this database is known to have.
         self.known_token = 0
@@ -45,7 +45,7 @@ class Doubts:
         self._queues = queues
         self._fences = fences
         self._landing = landing
-        self._flights = flights
+        self._tokens = tokens
         # The newest attempt of each session that this worker has handed over, or was about to, by its name.
         self._handed: dict[str, Handed] = {}
         self._restores = Thread("older database")
@@ -66,6 +66,11 @@ class Doubts:
         self.known_token = max(self.known_token, flight.token)
         self._handed[flight.session_name] = Handed.of(flight)
 
+    def forget(self, flight: Flight) -> None:
+        """The attempt did certainly not arrive: whatever the database has of it, its message may go again."""
+        if (handed := self._handed.get(flight.session_name)) is not None and handed.token == flight.token:
+            del self._handed[flight.session_name]
+
     async def clear(self, claim: Claim) -> bool:
         """Ask the database if there is any doubt, or if Redis knows of an attempt beyond what is known here.
 
@@ -80,7 +85,9 @@ class Doubts:
         try:
             newest = await self._fences.run(newest_token)
             if max(claim.mark, known) > newest:
-                await self._resolve_older_database(claim)
+                self._landing.give_back(GiveBack(session, _OLDER_MS) for session in claim.sessions)
+                await self.resolve_older_database()
+                await asyncio.sleep(_PAUSE_SECONDS)
                 return False
             if is_in_doubt:
                 await self.return_unanswered()
@@ -104,7 +111,7 @@ class Doubts:
             # A server goes on without its client: what it still commits has to be there before the look.
             await self._fences.run(end, given_up := list(store.given_up))
             del store.given_up[: len(given_up)]
-        known = {flight.token for flight in self._flights.values()}
+        known = self._tokens()
         unknown = [flight for flight in await self._fences.run(own_flights, self._worker) if flight.token not in known]
         self._landing.add(
             outcomes.refused(flight, OutcomeUnknown(_LOST))
@@ -112,42 +119,37 @@ class Doubts:
             else outcomes.returned(flight, "the fence was not answered")
             for flight in unknown
         )
-        await self._put_back_lost()
+        # Others may have gone on meanwhile in a database that lost attempts: its newest one says nothing of those.
+        await self.put_back(self._fences, dict(self._handed))
 
     def _was_handed_over(self, flight: Flight) -> bool:
         handed = self._handed.get(flight.session_name)
         return handed is not None and flight.token <= handed.token
 
-    async def _put_back_lost(self) -> None:
-        """Others may have gone on meanwhile in a database that lost attempts: the newest one says nothing of those."""
-        handed = list(self._handed.items())
+    async def put_back(self, store: Store, handed: Mapping[str, Handed]) -> None:
+        """Give the database the attempts among `handed`, by session name, that it has lost. Raises psycopg.Error."""
         if not handed:
             return
-        flying = {flight.token for flight in self._flights.values()}
-        lost = await self._fences.run(
-            put_back, self._worker, [one for _, one in handed], flying, known=self.known_token
-        )
+        lost = await store.run(put_back, self._worker, handed.values(), self._tokens(), known=self.known_token)
         over = {one.token for one in lost if one.is_over}
-        for name, one in handed:
+        for name, one in handed.items():
             if one.token in over:
                 self._landing.give_back((), [SettledJob(name, str(one.message_id))])
                 # Once: what a person decides of it from now on stands.
                 if self._handed.get(name) == one:
                     del self._handed[name]
 
-    def close(self) -> None:
-        """End the thread in which an older database is resolved."""
-        self._restores.close()
-
-    async def _resolve_older_database(self, claim: Claim) -> None:
+    async def resolve_older_database(self) -> None:
         """Attempts are known that this database, restored from a backup, has never made."""
         # Once it goes on above them, what this worker remembers is held against it.
         self.arise()
-        self._landing.give_back(GiveBack(session, _OLDER_MS) for session in claim.sessions)
         try:
             # Redis hears of an attempt when it is settled: what this worker has in flight may be newer.
             await self._queues.give_back([], mark=self.known_token)
             await self._restores.run(older_database.resolve)
         except (DatabaseError, QueueUnavailable) as error:
             log.warning("the database is older than Redis, and that could not be resolved: %s", str(error).strip())
-        await asyncio.sleep(_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """End the thread in which an older database is resolved."""
+        self._restores.close()

@@ -3,7 +3,6 @@
 What the fence decides it decides as for any claim; only the claim itself is kept a little longer.
 """
 
-import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,8 +13,10 @@ from sessions_app.queues.dispatch import ClaimedSession
 from sessions_app.worker import clock, fence, settle
 from sessions_app.worker.fence import Fenced
 from sessions_app.worker.limits import TransportLimits
+from sessions_app.worker.lost_attempts import Handed
 from sessions_app.worker.outcomes import Flight, Settlement
 from sessions_app.worker.settle import Settled
+from sessions_app.worker.store import Store
 
 
 class Doubted(Protocol):
@@ -26,6 +27,15 @@ class Doubted(Protocol):
     def arise(self) -> None:
         """PostgreSQL did not answer: it may have fenced, and whoever answers next may be another database."""
 
+    def forget(self, flight: Flight) -> None:
+        """The attempt did certainly not arrive."""
+
+    async def put_back(self, store: Store, handed: Mapping[str, Handed]) -> None:
+        """Give the database the attempts, by session name, that it has lost."""
+
+    async def resolve_older_database(self) -> None:
+        """Find what else a database has lost that has none of this worker's newest attempts."""
+
 
 class Onward(Protocol):
     """Who decides which sessions may go on, and takes their next flights."""
@@ -33,7 +43,6 @@ class Onward(Protocol):
     worker: uuid.UUID
     limits: TransportLimits
     doubts: Doubted
-    stopping: asyncio.Event
 
     def may_go_on(self, flight: Flight) -> bool:
         """Whether the session may go on after this flight, instead of being given back."""

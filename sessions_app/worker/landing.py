@@ -18,7 +18,7 @@ from sessions_app.worker import probes
 from sessions_app.worker.backoff import Backoff
 from sessions_app.worker.fence import newest_token
 from sessions_app.worker.going_on import Onward, settle_and_fence
-from sessions_app.worker.lost_attempts import Handed, put_back
+from sessions_app.worker.lost_attempts import Handed
 from sessions_app.worker.outcomes import Flight, Settlement, refused
 from sessions_app.worker.settle import Settled, settle
 from sessions_app.worker.store import FEW_ROWS, Store
@@ -41,8 +41,6 @@ _LOCK_TIMEOUT_MS = 250
 _LOCKED_SECONDS = 1.0
 # A database that is older than this worker is asked again after so long.
 _OLDER_SECONDS = 1.0
-# What nobody may send again without a word. Any other outcome of an attempt that is lost is lost with it.
-_MAY_HAVE_ARRIVED = (Outcome.SENT, Outcome.UNCERTAIN)
 # A claim waits no longer for what is to be given back before it.
 _GIVEN_BACK_SECONDS = 0.1
 _FINAL = (Status.SENT, Status.FAILED)
@@ -265,8 +263,9 @@ class Landing:
             crash_points.reach("settle: about to write")
             try:
                 settled = await store.run_for(len(batch), settle, batch)
-                if lost := [one for one in settled if one.is_lost and one.settlement.outcome in _MAY_HAVE_ARRIVED]:
-                    settled = [one for one in settled if one not in lost] + await self._write_lost(store, lost)
+                if lost := [one.settlement for one in settled if one.is_lost and one.settlement.may_have_arrived]:
+                    settled = [one for one in settled if one.settlement not in lost]
+                    settled += await self._write_lost(store, lost)
                 crash_points.reach("settle: written")
                 self._settling.reset()
                 return settled
@@ -291,18 +290,19 @@ class Landing:
                 self._onward.doubts.arise()
                 await self._settling.wait(error)
 
-    async def _write_lost(self, store: Store, lost: Sequence[Settled]) -> list[Settled]:
-        """Write outcomes whose attempts the database has lost, once it has those again. Raises psycopg.Error."""
-        doubts, batch = self._onward.doubts, [one.settlement for one in lost]
-        if doubts.known_token > await store.run(newest_token) and not self._onward.stopping.is_set():
+    async def _write_lost(self, store: Store, lost: Sequence[Settlement]) -> list[Settled]:
+        """Write outcomes whose attempts the database has lost, once it has those again. Raises psycopg.Error.
+
+        Any other outcome of an attempt that is lost is lost with it: its message may go again.
+        """
+        doubts = self._onward.doubts
+        if doubts.known_token > await store.run(newest_token):
             # It is older, and what else it has lost has to be found before anything is written above that.
-            doubts.arise()
-            asyncio.get_running_loop().call_later(_OLDER_SECONDS, self.add, batch)
+            await doubts.resolve_older_database()
+            asyncio.get_running_loop().call_later(_OLDER_SECONDS, self.add, lost)
             return []
-        handed = [Handed.of(settlement.flight) for settlement in batch]
-        tokens = {one.token for one in handed}
-        await store.run(put_back, self._onward.worker, handed, tokens, known=doubts.known_token)
-        return await store.run_for(len(batch), settle, batch)
+        await doubts.put_back(store, {one.flight.session_name: Handed.of(one.flight) for one in lost})
+        return await store.run_for(len(lost), settle, lost)
 
     def _forget(self, flight: Flight) -> bool:
         mine = self._flights.get(flight.session_name)
@@ -318,6 +318,8 @@ class Landing:
         for one in settled:
             flight = one.settlement.flight
             self._mark = max(self._mark, flight.token)
+            if not one.settlement.may_have_arrived:
+                self._onward.doubts.forget(flight)
             if one.is_current and not one.is_open:
                 jobs.append(SettledJob(flight.session_name, str(flight.message_id)))
             self.settled_count += self._forget(flight)
@@ -351,7 +353,8 @@ def _tell(settled: Sequence[Settled]) -> None:
     for one in settled:
         name = one.settlement.flight.session_name
         if not one.is_current:
-            found[name, f"answered too late ({one.settlement.outcome}), kept as evidence"] += 1
+            kept = "PostgreSQL has lost the attempt" if one.is_lost else "kept as evidence"
+            found[name, f"answered too late ({one.settlement.outcome}), {kept}"] += 1
             continue
         if one.settlement.event == EventKind.MESSAGE_POISON:
             message, why = one.settlement.flight.message_id, one.settlement.error_detail

@@ -48,38 +48,47 @@ flown AS (
     ON CONFLICT (session_id, slot) DO NOTHING
     RETURNING token
 ),
--- The others end as nobody knows how.
-ending AS MATERIALIZED (SELECT l.*, f.token IS NULL AS is_over FROM lost l LEFT JOIN flown f ON f.token = l.token),
 kept AS (
     INSERT INTO wa_attempt (token, message_id, session_id, number, worker_id, fenced_at, finished_at, outcome,
                             provider_id, error_code, error_detail, late_outcome)
-    SELECT e.token, e.id, e.session_id, e.number, %(worker)s, now(), CASE WHEN e.is_over THEN now() END,
-           CASE WHEN e.is_over THEN 'uncertain' ELSE '' END, '', '', CASE WHEN e.is_over THEN %(why)s ELSE '' END, ''
-    FROM ending e
+    SELECT l.token, l.id, l.session_id, l.number, %(worker)s, now(), CASE WHEN f.token IS NULL THEN now() END,
+           CASE WHEN f.token IS NULL THEN 'uncertain' ELSE '' END, '', '',
+           CASE WHEN f.token IS NULL THEN %(why)s ELSE '' END, ''
+    FROM lost l LEFT JOIN flown f ON f.token = l.token
     ON CONFLICT (token) DO NOTHING
     RETURNING token
+),
+-- The others end as nobody knows how, and so does one whose number was given out meanwhile.
+ending AS MATERIALIZED (
+    SELECT l.*, k.token AS kept_token, f.token IS NULL OR k.token IS NULL AS is_over
+    FROM lost l LEFT JOIN flown f ON f.token = l.token LEFT JOIN kept k ON k.token = l.token
 ),
 put_back AS (
     UPDATE wa_message m
     SET status = CASE WHEN e.is_over THEN 'uncertain' ELSE 'sending' END, next_attempt_at = NULL,
         -- Where somebody else has it in flight, it has gone twice: neither answer alone decides.
-        token = CASE WHEN e.status <> 'sending' THEN k.token END,
+        token = CASE WHEN e.status <> 'sending' THEN e.kept_token END,
+        look_up_token = CASE WHEN NOT e.is_over THEN m.look_up_token END,
         attempts = greatest(m.attempts, e.number),
         error_class = CASE WHEN e.is_over THEN 'uncertain' ELSE m.error_class END,
         error_code = CASE WHEN e.is_over THEN '' ELSE m.error_code END,
         error_detail = CASE WHEN e.is_over THEN %(why)s ELSE m.error_detail END
-    FROM ending e LEFT JOIN kept k ON k.token = e.token
+    FROM ending e
     WHERE m.id = e.id AND (
         e.status IN ('scheduled', 'queued', 'sending')
         -- Called uncertain with all that waited: an answer that comes yet is one to this attempt.
-        OR e.status = 'uncertain' AND coalesce(e.known_token, 0) < k.token)
+        OR e.status = 'uncertain' AND coalesce(e.known_token, 0) < e.kept_token)
+),
+given_up AS (
+    UPDATE wa_attempt a SET outcome = 'uncertain', finished_at = now()
+    FROM ending e WHERE e.status = 'sending' AND a.token = e.known_token AND a.outcome = ''
 ),
 told AS (
     INSERT INTO wa_event (kind, session_id, message_id, data)
     SELECT 'message.uncertain', e.session_id, e.id, jsonb_build_object('attempt', e.token, 'error', %(why)s::text)
     FROM ending e WHERE e.is_over AND e.status <> 'uncertain'
 )
-SELECT token, id, is_over FROM ending
+SELECT token, is_over FROM ending
 """  # noqa: S608 (a statement of ours inside another)
 
 
@@ -91,18 +100,19 @@ class Handed(NamedTuple):
     number: int
     # On `clock.now()`.
     deadline: float
+    # Whether one before it may have arrived, which was lost as well then.
+    is_doubted: bool
 
     @classmethod
     def of(cls, flight: Flight) -> "Handed":
         """What has to be remembered of a flight."""
-        return cls(flight.token, flight.message_id, flight.attempts, flight.deadline)
+        return cls(flight.token, flight.message_id, flight.attempts, flight.deadline, flight.is_doubted)
 
 
 class Lost(NamedTuple):
     """An attempt that the database had lost. One that is not over is in flight once more."""
 
     token: int
-    message_id: uuid.UUID
     is_over: bool
 
 
@@ -118,8 +128,9 @@ async def put_back(
 
     Only one that has the attempt `known`, which is none of less: an older one has lost more than that.
 
-    The messages of those in `flying`, by token, are being sent again, as they are; the others become uncertain, which
-    is told. An attempt of a message that was sent or ended otherwise meanwhile is told of, too. Raises psycopg.Error.
+    The messages of those in `flying`, by token, are being sent again, as they are, but for those that may have gone
+    before; the others become uncertain, which is told. An attempt of a message that was sent or ended otherwise
+    meanwhile is told of, too. Raises psycopg.Error.
     """
     # In one order, so that two who lock at once never wait for each other in a ring.
     ordered = sorted(handed, key=lambda one: one.message_id)
@@ -131,9 +142,10 @@ async def put_back(
             "token": numbers(one.token for one in ordered),
             "message_id": numbers(one.message_id for one in ordered),
             "number": numbers(one.number for one in ordered),
-            # Negative for what is with no engine any more.
+            # Negative for what ends here.
             "left_ms": numbers(
-                max(0, int(1000 * (one.deadline - now))) if one.token in flying else -1 for one in ordered
+                max(0, int(1000 * (one.deadline - now))) if one.token in flying and not one.is_doubted else -1
+                for one in ordered
             ),
         },
     )  # fmt: skip

@@ -84,6 +84,11 @@ class Settlement:
     # The process that was sending it died.
     death: int = 0
 
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether its message, by this attempt or one before it, may be with its recipient."""
+        return self.outcome in (Outcome.SENT, Outcome.UNCERTAIN) or self.flight.is_doubted
+
 
 def accepted(flight: Flight, provider_id: str) -> Settlement:
     """The engine took it and gave an id. An id is what makes it accepted: without one nobody can say."""
