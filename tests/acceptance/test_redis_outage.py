@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.django_db(transaction=True)]
 AWAY_S = outage_s(15)
 # A worker that waits takes a hundredth of a processor; one that spins takes whatever a busy machine leaves it.
 MOST_BUSY = 0.05
+# One that sends as a slow Redis lets it takes a tenth.
+MOST_AT_WORK = 0.3
 PACE_MS = 700
 # Longer than the loss: who forgets when the last one went sends the next one too soon.
 LONG_PACE_MS = 12_000
@@ -66,6 +68,11 @@ def assert_all_are_sent(stack: Stack, sessions: list[Session], each: int) -> Non
     assert set(Message.objects.values_list("attempts", flat=True)) == {1}
 
 
+def failures(worker: Process) -> list[int]:
+    """How many tries were in vain until something worked again, each time."""
+    return [int(count) for count in re.findall(r"works again after (\d+) failures", worker.output)]
+
+
 def claimed_again(worker: Process) -> list[int]:
     """After how many tries in vain it could claim again, each time."""
     return [int(count) for count in re.findall(r"claiming works again after (\d+) failures", worker.output)]
@@ -105,7 +112,9 @@ def test_a_redis_that_takes_half_a_second_for_each_command_only_slows_the_work(s
     network.latency_s = 0.5
     sessions = loaded(stack, 20)
     worker = stack.ready_worker(REDIS_URL=network.instead_of(stack.redis.url))
+    busy, began = cpu_seconds(worker.pid), time.monotonic()
     assert_all_are_sent(stack, sessions, 20)
+    assert cpu_seconds(worker.pid) - busy < MOST_AT_WORK * (time.monotonic() - began)
     assert worker.is_running()
     assert "tries again" not in worker.output
 
@@ -135,6 +144,8 @@ def test_connections_to_redis_that_break_in_the_middle_of_a_command_cost_nothing
     assert network.broken == 20
     assert_all_are_sent(stack, sessions, 100)
     assert worker.is_running()
+    # A connection that breaks is no reason to try in vain again and again: the next one works.
+    assert sum(failures(worker)) <= 2 * network.broken
     with redis.Redis.from_url(stack.redis.url) as client:
         wait_until(lambda: not list(client.scan_iter("rq:job:*")), 150, "the mirror is empty")
 
