@@ -1,8 +1,9 @@
 """Hosts whose clocks differ by five minutes: order and pace hold, and nothing waits for the difference."""
 
+import json
 import re
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -14,7 +15,9 @@ from sessions_app.models import Deployment, DesiredState, Event, Reconciliation,
 from sessions_app.queues.connection import web_client
 from sessions_app.services.database_clock import database_now
 from sessions_app.services.pacing import Pacing
-from tests.acceptance.stack import LATE, Stack
+from tests.acceptance.stack import LATE, PHONE, Stack
+from tests.acceptance.web import call
+from tests.api_client import ApiClient
 from tests.processes import PROJECT, Process, find_free_port, wait_until
 from tests.shifted_database import SEARCH_PATH, clocks_off_by
 
@@ -43,10 +46,14 @@ def off_s(request: pytest.FixtureRequest, stack: Stack) -> Iterator[int]:
     run(f'ALTER DATABASE "{database}" RESET search_path', "DROP SCHEMA skewed CASCADE")
 
 
+def clock_off_by(seconds: int) -> dict[str, str]:
+    """The environment of a process on a host whose clock is off."""
+    return {"PYTHONPATH": str(PROJECT / "tests" / "skewed_clock"), "WAQUEUE_TEST_CLOCK_SECONDS": str(seconds)}
+
+
 def off_by(stack: Stack, seconds: int) -> Process:
     """A worker on a host whose clock is off."""
-    path = str(PROJECT / "tests" / "skewed_clock")
-    return stack.ready_worker(PYTHONPATH=path, WAQUEUE_TEST_CLOCK_SECONDS=str(seconds))
+    return stack.ready_worker(**clock_off_by(seconds))
 
 
 def said_at(worker: Process) -> datetime:
@@ -116,6 +123,37 @@ def test_quiet_hours_end_by_the_databases_clock_and_nobody_is_busy_with_their_en
     # By the clock of its engine, which is that of the database.
     assert ends <= min(stack.handed_over_at(session)) < ends + LATE
     assert looks_per_s < 50
+
+
+def test_a_web_server_whose_clock_is_off_sends_nothing_early_or_late_and_loses_nothing(
+    stack: Stack, off_s: int, web: Callable[..., int]
+) -> None:
+    session = stack.session("s")
+    resting = stack.session("resting", desired_state=DesiredState.PAUSED)
+    stack.ready_worker()
+    # The other way than the database: ten minutes lie between them.
+    port, key = web(**clock_off_by(-off_s)), ApiClient().plain
+
+    def submit(name: str, number: int, **times: datetime) -> int:
+        body = {"to": PHONE, "text": str(number)} | {field: at.isoformat() for field, at in times.items()}
+        return call(port, "POST", f"/whatsapp/sessions/{name}/messages", json.dumps(body).encode(), key)[0]
+
+    due_at = database_now() + timedelta(seconds=4)
+    ends_at = due_at + timedelta(seconds=30)
+    assert submit("s", 2, scheduled_at=due_at) == 202
+    assert submit("s", 0, expires_at=ends_at) == 202
+    assert submit("s", 1) == 202
+    soon = database_now() + timedelta(seconds=4)
+    assert submit("resting", 0, expires_at=soon) == 202
+    assert submit("resting", 1, expires_at=database_now() - timedelta(seconds=1)) == 422
+    # What is written by default has PostgreSQL's own time: the skewed one is that at which it is seen.
+    stack.wait_for(1, Status.EXPIRED, within_s=60)
+    assert soon <= database_now() < soon + LATE
+    stack.wait_for(3, Status.SENT, within_s=60)
+    stack.assert_in_order_and_once(session, 3)
+    *before, last = stack.handed_over_at(session)
+    assert max(before) < due_at <= last < due_at + LATE
+    assert stack.ledger(resting) == []
 
 
 def scripts_run(client: redis.Redis) -> int:
