@@ -1,6 +1,7 @@
 """The addresses of batches."""
 
 import uuid
+from functools import cache
 from typing import Annotated
 
 from django.conf import settings
@@ -26,6 +27,7 @@ from sessions_app.api.schemas.batches import (
 from sessions_app.api.schemas.problems import ProblemOut
 from sessions_app.models import Batch, Message, Scope
 from sessions_app.services import batches
+from sessions_app.services.database_clock import database_now
 
 router = Router(tags=["Batches"])
 
@@ -49,7 +51,7 @@ def send_batch(request: ApiRequest, name: Name, idempotency_key: idempotency.Key
     """Keep what fits of a batch."""
     entries = entries_of(parse_large(request, settings.WAQUEUE_MAX_BATCH_BYTES, "WAQUEUE_MAX_BATCH_BYTES"))
     # Before the transaction: reading ten thousand entries takes a while.
-    drafts, rejected = read(entries, timezone.now())
+    drafts, rejected = read(entries, cache(database_now))
 
     def make() -> tuple[int, BatchAccepted]:
         caller = request.auth

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Annotated
 
 from django.db.models import QuerySet
@@ -29,6 +30,7 @@ from sessions_app.api.schemas.problems import ProblemOut
 from sessions_app.models import DesiredState, Hold, Message, Scope, Status
 from sessions_app.models.message import Ahead
 from sessions_app.services import messages
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.messages import Draft
 
 router = Router(tags=["Messages"], by_alias=True)
@@ -141,12 +143,10 @@ def resolve(request: ApiRequest, message_id: MessageId, payload: Resolution) -> 
     return _detail(messages.resolve(caller.message(message_id), outcome=payload.outcome, actor=caller.actor))
 
 
-def _submit(request: ApiRequest, name: str, draft: Callable[[datetime], Draft]) -> HttpResponse:
-    now = timezone.now()
-
+def _submit(request: ApiRequest, name: str, draft: Callable[[Callable[[], datetime]], Draft]) -> HttpResponse:
     def make() -> tuple[int, Submitted]:
         session = request.auth.session(name)
-        (message,) = messages.submit(session, [draft(now)])
+        (message,) = messages.submit(session, [draft(cache(database_now))])
         place, at = _outlook(message, message.created_at, ahead=message.ahead)
         return 202, Submitted.of(message, position=place, estimated_send_at=at)
 

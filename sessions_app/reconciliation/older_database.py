@@ -10,7 +10,6 @@ import logging
 import redis
 from django.db import connection, transaction
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from sessions_app.models import (
     NEWEST_TOKEN,
@@ -73,7 +72,7 @@ def resolve(*, wait: bool = False, client: redis.Redis | None = None) -> int | N
 def _doubt(session: Session, client: redis.Redis) -> int:
     line = list(Message.objects.open().filter(session=session).order_by("priority", "seq").values_list("pk", flat=True))
     # Those whose time has come were promoted in that future, and then stood in the mirror or were sent.
-    promoted = Message.objects.filter(session=session, status=Status.SCHEDULED, scheduled_at__lte=timezone.now())
+    promoted = Message.objects.filter(session=session, status=Status.SCHEDULED, scheduled_at__lte=Now())
     mirrored = set(mirror.job_ids(session.name, client=client) or ())
     doubted = [pk for pk in (*line, *promoted.values_list("pk", flat=True)) if str(pk) not in mirrored]
     (due_in_ms,) = inspect.due_in_ms([session.name], client=client)

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import OperationalError, connection, transaction
 from django.db.models import Case, F, When
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sessions_app import crash_points
@@ -36,6 +37,7 @@ from sessions_app.queues import mirror
 from sessions_app.queues.connection import upkeep_client
 from sessions_app.services import audit, endings, lost_commits
 from sessions_app.services.audit import Actor
+from sessions_app.services.database_clock import database_now
 from sessions_app.services.estimates import message_time
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,9 @@ def submit(session: Session, drafts: Sequence[Draft], *, batch_id: uuid.UUID | N
     Redis plays no part in the promise: when it cannot be reached, the rows wait for reconciliation.
     """
     now = timezone.now()
-    made = [_from_draft(session, draft, now, batch_id) for draft in drafts]
+    # When a message comes due is PostgreSQL's to say, which promotes it and has it expire.
+    due_by = database_now() if any(draft.scheduled_at for draft in drafts) else now
+    made = [_from_draft(session, draft, now, due_by, batch_id) for draft in drafts]
     if not _append(session, made):
         raise SessionNotFound(f"there is no session named {session.name!r}: create it first")
     queued = [message for message in made if message.status == Status.QUEUED]
@@ -103,8 +107,8 @@ def _put_new(session_name: str, messages: Sequence[Message]) -> None:
     put(session_name, messages)
 
 
-def _from_draft(session: Session, draft: Draft, now: datetime, batch_id: uuid.UUID | None) -> Message:
-    is_due = draft.scheduled_at is None or draft.scheduled_at <= now
+def _from_draft(session: Session, draft: Draft, now: datetime, due_by: datetime, batch_id: uuid.UUID | None) -> Message:
+    is_due = draft.scheduled_at is None or draft.scheduled_at <= due_by
     message = built({
         "id": new_id(),
         "recipient": draft.to,
@@ -279,7 +283,7 @@ def resolve(message_id: uuid.UUID, *, outcome: Literal["sent", "failed", "resend
             "next_attempt_at": None,
             "resends": F("resends") + 1,
             # Whoever has it sent after its end wants it sent all the same, as with a retry.
-            "expires_at": Case(When(expires_at__gt=now, then=F("expires_at"))),
+            "expires_at": Case(When(expires_at__gt=Now(), then=F("expires_at"))),
             "max_attempts": F("attempts") + settings.WAQUEUE_MAX_ATTEMPTS,
         },
     }

@@ -1,6 +1,7 @@
 """Batches as clients write and read them. Their entries are single messages, read by the same code."""
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -150,8 +151,11 @@ def entries_of(body: Any) -> list[Any]:
         raise InvalidInput(named(error, "body")) from None
 
 
-def read(entries: list[Any], now: datetime) -> tuple[list[Draft], list[Rejected]]:
-    """Return the entries that are messages, and those that are not, each in their order."""
+def read(entries: list[Any], now: Callable[[], datetime]) -> tuple[list[Draft], list[Rejected]]:
+    """Return the entries that are messages, and those that are not, each in their order.
+
+    `now` is asked where they name a time.
+    """
     drafts: list[Draft] = []
     rejected: list[Rejected] = []
     for index, entry in enumerate(entries):

@@ -1,6 +1,7 @@
 """Messages as clients write and read them."""
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -75,8 +76,8 @@ class AssistanceReport(RequestBody):
     document_url: HttpUrl | None = None
     scheduled_at: Instant | None = Field(None, description="Not before; within a year.")
 
-    def draft(self, now: datetime) -> Draft:
-        """Return it as a message. Raises InvalidInput."""
+    def draft(self, now: Callable[[], datetime]) -> Draft:
+        """Return it as a message; `now` is asked where it names a time. Raises InvalidInput."""
         _raise_if(_time_errors(now, self.scheduled_at, None))
         if self.document_url is None:
             return Draft(to=self.phone, type=MessageType.TEXT, text=self.message, scheduled_at=self.scheduled_at)
@@ -123,8 +124,8 @@ class MessageIn(RequestBody):
         None, description="Kept and given back, never sent."
     )
 
-    def draft(self, now: datetime) -> Draft:
-        """Return it as a message. Raises InvalidInput."""
+    def draft(self, now: Callable[[], datetime]) -> Draft:
+        """Return it as a message; `now` is asked where it names a time. Raises InvalidInput."""
         errors = _time_errors(now, self.scheduled_at, self.expires_at)
         needed = _NEEDED[self.type]
         if getattr(self, needed) is None:
@@ -152,11 +153,13 @@ class MessageIn(RequestBody):
         )
 
 
-def _time_errors(now: datetime, scheduled_at: datetime | None, expires_at: datetime | None) -> list[dict[str, str]]:
+def _time_errors(
+    now: Callable[[], datetime], scheduled_at: datetime | None, expires_at: datetime | None
+) -> list[dict[str, str]]:
     errors = []
-    if scheduled_at is not None and scheduled_at > now + _FURTHEST_AHEAD:
+    if scheduled_at is not None and scheduled_at > now() + _FURTHEST_AHEAD:
         errors.append({"field": "scheduled_at", "message": "has to be within a year from now"})
-    if expires_at is not None and expires_at <= now:
+    if expires_at is not None and expires_at <= now():
         errors.append({"field": "expires_at", "message": "has to be in the future"})
     elif expires_at is not None and scheduled_at is not None and expires_at <= scheduled_at:
         errors.append({"field": "expires_at", "message": "has to be after scheduled_at"})
